@@ -1,0 +1,188 @@
+package atomicwriter
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// publication is one run of Publish.
+type publication struct {
+	d      *Dir
+	opt    Options
+	result Result
+
+	want  []wanted // in the order of comparePath
+	links int      // number of different first elements
+
+	top     listing // the volume directory
+	version string  // the current version; "" if there is none
+	differs bool    // the current version is not what is wanted
+	keeps   int     // files to be carried over
+
+	staged     string   // the new version once it was made
+	stagedDirs []string // it and its directories, deepest first; only with Sync
+	passes     uint32   // mode bits that the umask lets through
+	made       *Owner   // owner that creation in the volume directory gives; nil if not known yet
+	own        Owner    // owner of the volume directory, and so of its links
+
+	changed bool // a link was made, or something removed
+
+	// Memory that outlives the run.
+	space   []byte // files of the current version; see take
+	topBuf  [direntBuffer]byte
+	subBuf  [direntBuffer]byte
+	subEnts []dirent
+	target  [maxTarget]byte
+}
+
+// wanted is a File checked and settled.
+type wanted struct {
+	path   string
+	data   []byte // from the File, or carried over
+	sum    [32]byte
+	keep   bool // and data is nil until it is found
+	found  bool
+	mode   uint32
+	owner  Owner
+	number int // of the File
+}
+
+var publications = sync.Pool{New: func() any { return new(publication) }}
+
+// maxSpace is how much of a buffer is worth keeping from one publish to the next.
+const maxSpace = 64 << 10
+
+func newPublication(d *Dir, o Options) *publication {
+	p := publications.Get().(*publication)
+	p.d, p.opt = d, o
+	p.top = listing{ents: p.top.ents[:0], buf: p.topBuf[:]}
+	return p
+}
+
+// release gives the memory back, without the secrets in it.
+func (p *publication) release() {
+	clear(p.space[:cap(p.space)])
+	clear(p.want)
+	clear(p.top.ents)
+	keep := publication{want: p.want[:0], space: p.space[:0], subEnts: p.subEnts[:0]}
+	keep.top.ents = p.top.ents[:0]
+	if cap(p.space) > maxSpace || cap(keep.top.ents) > direntBuffer || cap(p.want) > direntBuffer {
+		return
+	}
+	p.reset(keep)
+	publications.Put(p)
+}
+
+// reset is *p = keep without copying the buffers.
+func (p *publication) reset(keep publication) {
+	p.d, p.opt, p.result = nil, Options{}, Result{}
+	p.want, p.links, p.top = keep.want, 0, keep.top
+	p.version, p.differs, p.keeps = "", false, 0
+	p.staged, p.stagedDirs, p.passes = "", nil, 0
+	p.made, p.own, p.changed = nil, Owner{}, false
+	p.space, p.subEnts = keep.space, keep.subEnts
+}
+
+// plan checks the files and puts them in order (1).
+func (p *publication) plan(files []File) error {
+	if len(files) > MaxFiles {
+		return fmt.Errorf("%d files: %w", len(files), ErrTooBig)
+	}
+	total := 0
+	p.result.Sums = make([][32]byte, len(files))
+	for i := range files {
+		w, err := p.settleFile(&files[i])
+		if err != nil {
+			return err
+		}
+		if total += len(w.data); total > MaxVersion {
+			return fmt.Errorf("%d bytes up to path %.300q: %w", total, w.path, ErrTooBig)
+		}
+		w.number = i
+		p.result.Sums[i] = w.sum
+		p.want = append(p.want, w)
+	}
+	slices.SortFunc(p.want, func(a, b wanted) int { return comparePath(a.path, b.path) })
+	for i := 1; i < len(p.want); i++ {
+		if err := conflict(p.want[i-1].path, p.want[i].path); err != nil {
+			return err
+		}
+	}
+	p.eachLink(func(string) error { p.links++; return nil })
+	return nil
+}
+
+// settleFile checks one file.
+func (p *publication) settleFile(f *File) (w wanted, err error) {
+	if w.path, err = cleanPath(f.Path); err != nil {
+		return w, err
+	}
+	if f.Mode&^fs.ModePerm != 0 {
+		return w, fmt.Errorf("path %.300q: mode %v has more than permission bits", f.Path, f.Mode)
+	}
+	w.mode = uint32(f.Mode)
+	w.owner = p.d.self
+	if f.Owner != nil && f.Owner.UID != -1 {
+		w.owner.UID = f.Owner.UID
+	}
+	if f.Owner != nil && f.Owner.GID != -1 {
+		w.owner.GID = f.Owner.GID
+	}
+	if f.Keep != nil {
+		p.keeps++
+		w.keep, w.sum = true, *f.Keep
+		return w, nil
+	}
+	if len(f.Data) > MaxFile {
+		return w, fmt.Errorf("path %.300q: %d bytes: %w", f.Path, len(f.Data), ErrTooBig)
+	}
+	w.data, w.sum = f.Data, sha256.Sum256(f.Data)
+	return w, nil
+}
+
+// eachLink calls f with every first element of the paths, in order, until an error.
+func (p *publication) eachLink(f func(name string) error) error {
+	last := ""
+	for i := range p.want {
+		name, _ := element(p.want[i].path, 0)
+		if name == last {
+			continue
+		}
+		last = name
+		if err := f(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wants reports whether name is a first element.
+func (p *publication) wants(name []byte) bool {
+	_, ok := slices.BinarySearchFunc(p.want, name, func(w wanted, name []byte) int {
+		first, _ := element(w.path, 0)
+		return -compareName(name, first)
+	})
+	return ok
+}
+
+// take returns n bytes of space, which stay valid until the release.
+func (p *publication) take(n int) []byte {
+	if cap(p.space)-len(p.space) < n {
+		p.space = make([]byte, 0, max(n, 2*cap(p.space), 2*direntBuffer))
+	}
+	p.space = p.space[:len(p.space)+n]
+	return p.space[len(p.space)-n:]
+}
+
+// putBack returns what take gave last.
+func (p *publication) putBack(b []byte) { p.space = p.space[:len(p.space)-len(b)] }
+
+// ownedBy reports whether a file has this mode and owner.
+func ownedBy(st *unix.Stat_t, mode uint32, o Owner) bool {
+	return perm(st) == mode && int(st.Uid) == o.UID && int(st.Gid) == o.GID
+}
