@@ -1,0 +1,98 @@
+package rotation
+
+import (
+	"hash/fnv"
+	"math/bits"
+	"time"
+)
+
+// MaxAge is the age at which any token is refreshed, however long it lives.
+// The kubelet's rule (pkg/kubelet/token/token_manager.go).
+const MaxAge = 24 * time.Hour
+
+// Spread windows as fractions of the limit (80 % of the lifetime, or MaxAge).
+// A first refresh lies anywhere in [1/8, 1), so that pods which came together
+// do not come back together; later ones lie in [15/16, 1), which keeps them
+// apart at the price of about six requests in a hundred.
+const (
+	firstWindow = 7.0 / 8
+	laterWindow = 1.0 / 16
+)
+
+// Seed names a token for the hashes that spread refreshes and retries. It must
+// be stable across restarts.
+type Seed uint64
+
+// NewSeed hashes the parts of a token's identity.
+func NewSeed(parts ...string) Seed {
+	h := fnv.New64a()
+	for _, p := range parts {
+		h.Write([]byte(p))
+		h.Write([]byte{0})
+	}
+	return Seed(h.Sum64())
+}
+
+// fraction is a number in [0, 1) that depends on the seed and on n alone.
+func (s Seed) fraction(n int64) float64 {
+	hi, lo := bits.Mul64(uint64(s)^0x9e3779b97f4a7c15, uint64(n)^0xd1b54a32d192ed03)
+	x := hi ^ lo
+	x ^= x >> 32
+	x *= 0xe9846af9b1a615d
+	x ^= x >> 28
+	return float64(x>>11) / (1 << 53)
+}
+
+// Lifetime is the life of one token in server time. The zero value is that of
+// no token: expired since ever.
+type Lifetime struct {
+	Issued  time.Time // iat
+	Expires time.Time // the returned expirationTimestamp, or warnafter; never an extended exp
+}
+
+// TTL is the length of the life.
+func (l Lifetime) TTL() time.Duration { return l.Expires.Sub(l.Issued) }
+
+// age at which a refresh is late.
+func (l Lifetime) limit() time.Duration { return min(l.TTL()/5*4, MaxAge) }
+
+// Limit is when the kubelet's rule wants the token refreshed at the latest:
+// min(80 % of the lifetime, 24 h) after issue.
+func (l Lifetime) Limit() time.Time { return l.Issued.Add(l.limit()) }
+
+// Expired reports whether the token is no longer good at now. A token is good
+// up to, not at, its expiry.
+func (l Lifetime) Expired(now time.Time) bool { return !now.Before(l.Expires) }
+
+// Due is when the token is to be refreshed: no later than Limit, earlier by a
+// spread that depends on the seed and the time of issue alone. first widens
+// the spread for the first token of its kind.
+func (l Lifetime) Due(s Seed, first bool) time.Time {
+	window := laterWindow
+	if first {
+		window = firstWindow
+	}
+	u := s.fraction(l.Issued.UnixNano())
+	early := time.Duration((1 - u) * window * float64(l.limit()))
+	return l.Limit().Add(-early)
+}
+
+// DueAdopted is Due for a token found on disk, of which nobody knows whether
+// it was a first one: the wide window if that still lies ahead, so that a
+// restart does not undo the dephasing, else the narrow one. A token within its
+// limit is never due at once: a restart sends no request.
+func (l Lifetime) DueAdopted(s Seed, now time.Time) time.Time {
+	for _, first := range []bool{true, false} {
+		if due := l.Due(s, first); due.After(now) {
+			return due
+		}
+	}
+	return l.Limit()
+}
+
+// Floor is the earliest time at which the token may be minted again as due: a
+// tenth of its lifetime (or of MaxAge) after it was received. It bounds the
+// requests that a server can cause whose answers are already old.
+func (l Lifetime) Floor(received time.Time) time.Time {
+	return received.Add(min(l.TTL(), MaxAge) / 10)
+}
