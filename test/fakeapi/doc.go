@@ -1,0 +1,30 @@
+// Package fakeapi is an in-process Kubernetes API server for tests and demonstrations. A stock client-go informer,
+// reflector and TokenRequest cannot tell it from the real one (release 1.37), and everything that can go wrong
+// between the two can be made to go wrong.
+//
+// What it promises:
+//
+//   - It serves TLS over HTTP/1.1 and HTTP/2 with its own CA: pods, configmaps, secrets, serviceaccounts, namespaces,
+//     nodes and events of v1, in JSON, YAML and protobuf; get, list, watch, create, update, patch (strategic merge,
+//     merge, JSON) and delete; the status subresource; serviceaccounts/token.
+//   - Resource versions are decimal and one sequence for all. Watches know streaming lists, bookmarks, selectors and
+//     what comes into and goes out of them, and expiry. A watcher never holds up the store: it is cut when it is slow.
+//   - TokenRequests are checked as the real server checks them, in its order and with its words, and answered with
+//     tokens that are really signed: Keys verifies them.
+//   - Pods get their defaults, their service account and the injected kube-api-access volume; they are deleted
+//     gracefully. Namespaces get the account default and the ConfigMap kube-root-ca.crt.
+//   - Faults are set and removed while it serves, by Inject; GoDown, CutWatches and ExpireResourceVersions do the rest.
+//   - All requests and all tokens ever issued are on record: Requests, TokenBytes.
+//   - Time is the caller's: Options.Now stamps everything that a client sees of it.
+//   - Close waits for everything that was started. Nothing is written to disk but what WriteKubeconfig is asked to.
+//
+// Where it differs from the real server on purpose:
+//
+//   - Token lifetimes may be clamped to seconds; the real minimum of the clamp is an hour.
+//   - There is no authorization: whoever has a credential may do everything.
+//   - LIST comes in one piece, and is not served at an exact resource version of the past.
+//   - The spec of a pod may be changed by an update, except for moving it to another node. Of a pod's spec only token
+//     sources are validated, and containers get no defaults.
+//   - A deleted namespace is gone at once with all that is in it.
+//   - dryRun is refused, so that nobody believes it.
+package fakeapi

@@ -1,0 +1,251 @@
+package fakeapi
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Match chooses requests. Empty fields match everything; all given ones must hold.
+type Match struct {
+	Verb, Resource, Subresource, Namespace, Name string
+	// Func, when set, must agree as well. It must not call the server or change the request.
+	Func func(*Request) bool
+}
+
+// TokenRequests matches every TokenRequest.
+var TokenRequests = Match{Verb: "create", Resource: "serviceaccounts", Subresource: "token"}
+
+func (m Match) matches(r *Request) bool {
+	for _, p := range [...][2]string{
+		{m.Verb, r.Verb}, {m.Resource, r.Resource}, {m.Subresource, r.Subresource}, {m.Namespace, r.Namespace}, {m.Name, r.Name},
+	} {
+		if p[0] != "" && p[0] != p[1] {
+			return false
+		}
+	}
+	return m.Func == nil || m.Func(r)
+}
+
+// Action is what a fault does to a request.
+type Action int
+
+const (
+	// Pass answers as if there were no fault: for faults that are only a Latency or a Token.
+	Pass Action = iota
+	// Fail answers with Fault.Code and a Status.
+	Fail
+	// Reset resets the TCP connection before any answer; over HTTP/2 this hits all requests on it.
+	Reset
+	// ResetBody sends the headers and half of the body (for a watch: nothing of it), then resets the connection.
+	ResetBody
+	// Hang sends nothing, not even headers, until the fault is removed; then it answers.
+	Hang
+	// HangBody sends the headers and half of the body (for a watch: nothing of it), and the rest when the fault is removed.
+	HangBody
+	// Garble answers 200 (or 201) with the right content type and a body that no client can decode.
+	Garble
+	// Oversize answers with a body grown to at least Fault.Size bytes: a longer token, else an annotation.
+	Oversize
+)
+
+// Fault is something that goes wrong with the requests that match.
+type Fault struct {
+	Match Match
+	// Times is how many requests it hits; 0 is all, until it is removed.
+	Times int
+	// Latency passes before anything else happens.
+	Latency time.Duration
+	Action  Action
+	// Executed carries the request out, although Fail, Reset, Hang and so on then hide it from the client: "done, but
+	// reported as failed". A hung request is carried out before it is held, not after. For Pass and the faults of the
+	// body it is always so. It means nothing for watches.
+	Executed bool
+	// Forever keeps what Hang and HangBody hold even when the fault is removed, until the client or the server gives up.
+	Forever bool
+
+	// Code, Reason and Message make the Status of Fail. An empty Reason is the usual one of the code.
+	Code    int
+	Reason  metav1.StatusReason
+	Message string
+	// RetryAfter, rounded up to seconds, is sent as a header and in the Status if it is above 0.
+	RetryAfter time.Duration
+
+	// Token changes the answer to a TokenRequest.
+	Token *TokenEdit
+	// Size is Oversize's, in bytes.
+	Size int
+}
+
+// TokenEdit changes tokens as they are signed: what comes out is properly signed and wrong. Zero fields change nothing.
+type TokenEdit struct {
+	// Shift moves iat, nbf, exp, warnafter and the answer's times: minus two hours gives a token that has expired,
+	// plus one hour one that is not valid yet.
+	Shift time.Duration
+	// Lifetime replaces the lifetime asked for, in the token and in the answer, without bounds or extension.
+	Lifetime time.Duration
+	// Audiences replaces the aud of the token and of the answer.
+	Audiences []string
+	// Raw replaces the signed string: what is no JWT at all.
+	Raw func(token string) string
+}
+
+// faults are the active ones, in order of their making; the first that matches a request hits it.
+type faults struct {
+	mu     sync.Mutex
+	active []*armed
+}
+
+// armed is a fault at work.
+type armed struct {
+	Fault
+	left    int // hits left when Times is above 0
+	removed chan struct{}
+	once    sync.Once
+}
+
+// Inject makes the fault active. remove takes it away and lets go what it holds; it may be called more than once.
+// Several faults can be active; the first injected one that matches hits, alone.
+func (s *Server) Inject(f Fault) (remove func()) {
+	a := &armed{Fault: f, left: f.Times, removed: make(chan struct{})}
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	s.faults.active = append(s.faults.active, a)
+	return func() { s.faults.remove(a) }
+}
+
+// ClearFaults removes all faults.
+func (s *Server) ClearFaults() {
+	s.faults.mu.Lock()
+	all := slices.Clone(s.faults.active)
+	s.faults.mu.Unlock()
+	for _, a := range all {
+		s.faults.remove(a)
+	}
+}
+
+func (f *faults) remove(a *armed) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.active = slices.DeleteFunc(f.active, func(b *armed) bool { return a == b })
+	a.once.Do(func() { close(a.removed) })
+}
+
+// take finds the fault that hits r. A fault used up hits no more, yet it holds what it holds until it is removed.
+func (f *faults) take(r *Request) *armed {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.active {
+		if a.Times > 0 && a.left == 0 || !a.Match.matches(r) {
+			continue
+		}
+		a.left--
+		return a
+	}
+	return nil
+}
+
+// pass is the fault of a request that none hits.
+var pass = &armed{removed: make(chan struct{})}
+
+// sleep waits for the latency. It reports whether the client is still there.
+func (c *call) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-c.r.Context().Done():
+	case <-c.s.done:
+	}
+	return false
+}
+
+// hold waits until the fault is removed. It reports whether there is still somebody to answer.
+func (c *call) hold() bool {
+	removed := c.fault.removed
+	if c.fault.Forever {
+		removed = nil
+	}
+	select {
+	case <-removed:
+		return true
+	case <-c.r.Context().Done():
+	case <-c.s.done:
+	}
+	return false
+}
+
+// before plays the part of the fault that comes before any answer. False means that there will be none of the usual kind.
+func (c *call) before() bool {
+	if !c.sleep(c.fault.Latency) {
+		c.abort()
+	}
+	if c.fault.Executed && c.Verb != "watch" {
+		return true // the fault strikes in reply
+	}
+	return c.strike()
+}
+
+// strike plays Fail, Reset and Hang; what is left over is for the body.
+func (c *call) strike() bool {
+	switch c.fault.Action {
+	case Fail:
+		c.replyStatus(c.failure())
+		return false
+	case Reset:
+		c.reset()
+	case Hang:
+		if !c.hold() {
+			c.abort()
+		}
+	}
+	return true
+}
+
+// reset cuts the TCP connection with a RST and ends the handler.
+func (c *call) reset() {
+	if conn, ok := c.r.Context().Value(connKey{}).(net.Conn); ok {
+		raw := rawConn(conn)
+		if tcp, ok := raw.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // on failure it is a FIN instead, and still an end
+		}
+		raw.Close()
+	}
+	c.abort()
+}
+
+// abort ends the handler without an answer, or in the middle of one.
+func (c *call) abort() { panic(http.ErrAbortHandler) }
+
+func rawConn(c net.Conn) net.Conn {
+	if t, ok := c.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return c
+}
+
+// failure is the Status that Fail sends; what the fault leaves open is the library's for the code.
+func (c *call) failure() *metav1.Status {
+	f := c.fault
+	retry := int((f.RetryAfter + time.Second - 1) / time.Second)
+	st := apierrors.NewGenericServerResponse(f.Code, c.r.Method, schema.GroupResource{Resource: c.Resource}, c.Name, f.Message, retry, false).ErrStatus
+	setZero(&st.Reason, metav1.StatusReasonUnknown)
+	if f.Reason != "" {
+		st.Reason = f.Reason
+	}
+	if f.Message != "" {
+		st.Message = f.Message
+	}
+	return &st
+}

@@ -1,0 +1,208 @@
+package fakeapi
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+)
+
+// maxBody is the real server's limit of a request body.
+const maxBody = 3 << 20
+
+// handle serves one request: fault, journal, authentication, then the resource.
+func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
+	if !s.enter() {
+		panic(http.ErrAbortHandler)
+	}
+	defer s.handlers.Done()
+	c := &call{Request: s.describe(r), s: s, w: w, r: r, fault: pass, out: medias[0]}
+	m, refused := negotiate(c.Accept, c.Verb == "watch")
+	if refused == nil {
+		c.out = m
+	}
+	// The body is read before anything hangs: only then does HTTP/1.1 notice a client that went away.
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil && refused == nil {
+		refused = bodyError(err)
+	}
+	c.body = body
+	if f := s.faults.take(c.Request); f != nil {
+		c.fault = f
+	}
+	s.journal.add(c.Request) // only now, so that whoever waits for a request knows that its fault has hit
+	if !c.before() {
+		return
+	}
+	if err := c.serve(refused); err != nil {
+		c.replyStatus(statusOf(err))
+	}
+}
+
+// describe reads what the URL and the headers say. A path that is no resource's has no Resource.
+func (s *Server) describe(r *http.Request) *Request {
+	q := &Request{
+		Time: time.Now(), User: s.pki.authenticate(r), Query: r.URL.RawQuery, UserAgent: r.UserAgent(),
+		ContentType: r.Header.Get("Content-Type"), Accept: r.Header.Get("Accept"), Proto: r.Proto,
+	}
+	if path, ok := strings.CutPrefix(r.URL.Path, "/api/v1/"); ok {
+		q.locate(strings.Split(strings.TrimSuffix(path, "/"), "/"))
+	}
+	q.Verb = verbOf(r, q.Name != "")
+	return q
+}
+
+// locate reads [namespaces/NS/]RESOURCE[/NAME[/SUBRESOURCE]].
+func (q *Request) locate(parts []string) {
+	if len(parts) > 2 && parts[0] == "namespaces" && parts[2] != "status" && parts[2] != "finalize" {
+		q.Namespace, parts = parts[1], parts[2:]
+	}
+	if len(parts) > 3 {
+		return
+	}
+	parts = append(parts, "", "")
+	q.Resource, q.Name, q.Subresource = parts[0], parts[1], parts[2]
+}
+
+func verbOf(r *http.Request, named bool) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		if named {
+			return "get"
+		}
+		if watch, err := strconv.ParseBool(r.URL.Query().Get("watch")); err == nil && watch {
+			return "watch"
+		}
+		return "list"
+	case http.MethodDelete:
+		if named {
+			return "delete"
+		}
+		return "deletecollection"
+	}
+	return map[string]string{http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "patch"}[r.Method]
+}
+
+var (
+	errNoPath   = status(http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
+	errNoMethod = status(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
+)
+
+// serve answers a request, or returns the error to answer with. refused is why it cannot be served at all, for a user who
+// may know.
+func (c *call) serve(refused error) error {
+	if c.Resource == "" {
+		return c.serveRoot()
+	}
+	if c.User == "" {
+		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	t := c.s.store.tables[c.Resource]
+	if t == nil || (c.Namespace != "" && !t.res.namespaced) {
+		return errNoPath
+	}
+	if refused != nil {
+		return refused
+	}
+	if c.r.URL.Query().Has("dryRun") {
+		return apierrors.NewBadRequest("fakeapi has no dry run")
+	}
+	return c.dispatch(t)
+}
+
+func bodyError(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxBody))
+	}
+	return apierrors.NewBadRequest("read the request body: " + err.Error())
+}
+
+// serveRoot answers what clients ask outside of resources.
+func (c *call) serveRoot() error {
+	switch c.r.URL.Path {
+	case "/healthz", "/livez", "/readyz":
+		c.begin(http.StatusOK, "text/plain; charset=utf-8")
+		_, err := io.WriteString(c.w, "ok")
+		return err
+	case "/version":
+		c.begin(http.StatusOK, "application/json")
+		_, err := io.WriteString(c.w, `{"major":"1","minor":"37","gitVersion":"v1.37.0","platform":"linux/amd64"}`)
+		return err
+	}
+	return errNoPath
+}
+
+func (c *call) dispatch(t *table) error {
+	switch {
+	case c.Subresource != "":
+		return c.serveSubresource(t)
+	case t.res.namespaced && c.Namespace == "" && c.Verb != "list" && c.Verb != "watch":
+		return errNoMethod
+	}
+	switch c.Verb {
+	case "get":
+		return c.get(t)
+	case "list":
+		return c.list(t)
+	case "watch":
+		return c.watch(t)
+	case "create":
+		return c.create(t)
+	case "update", "patch":
+		return c.update(t)
+	case "delete":
+		return c.delete(t)
+	}
+	return errNoMethod
+}
+
+func (c *call) serveSubresource(t *table) error {
+	isToken := c.Resource == "serviceaccounts" && c.Subresource == "token"
+	isStatus := c.Subresource == "status" && t.res.takeStatus != nil
+	switch {
+	case !isToken && !isStatus:
+		return errNoPath
+	case isToken && c.Verb == "create":
+		return c.createToken()
+	case isStatus && c.Verb == "get":
+		return c.get(t)
+	case isStatus && (c.Verb == "update" || c.Verb == "patch"):
+		return c.update(t)
+	}
+	return errNoMethod
+}
+
+func (c *call) key() types.NamespacedName {
+	return types.NamespacedName{Namespace: c.Namespace, Name: c.Name}
+}
+
+// createToken answers 201 with the completed request.
+func (c *call) createToken() error {
+	tr := &authenticationv1.TokenRequest{}
+	if err := decode(c.ContentType, c.body, tokenRequestKind, tr); err != nil {
+		return err
+	}
+	warnings, err := c.s.requestToken(c.Namespace, c.Name, tr, c.fault.Token)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		header, err := utilnet.NewWarningHeader(299, "-", w)
+		if err != nil {
+			return err
+		}
+		c.w.Header().Add("Warning", header)
+	}
+	tr.SetGroupVersionKind(tokenRequestKind)
+	c.reply(http.StatusCreated, tr)
+	return nil
+}

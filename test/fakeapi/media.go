@@ -1,0 +1,170 @@
+package fakeapi
+
+import (
+	"bytes"
+	"fmt"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/munnerz/goautoneg"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// media is one media type that can be read and written.
+type media struct {
+	index int
+	runtime.SerializerInfo
+}
+
+// The order is the server's preference when the client has none.
+var medias = newMedias(runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf)
+
+const mediaCount = 3
+
+func newMedias(types ...string) []*media {
+	var out []*media
+	for i, t := range types {
+		info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), t)
+		if !ok {
+			panic("client-go has no serializer for " + t)
+		}
+		out = append(out, &media{index: i, SerializerInfo: info})
+	}
+	return out
+}
+
+func mediaNames() string {
+	var names []string
+	for _, m := range medias {
+		names = append(names, m.MediaType)
+	}
+	return strings.Join(names, ", ")
+}
+
+// negotiate picks the media type of an answer. Clauses that ask for a transformation (as=Table) are
+// passed over: clients that send one always offer the plain type too.
+func negotiate(accept string, stream bool) (*media, error) {
+	if accept == "" {
+		return medias[0], nil
+	}
+	for _, clause := range goautoneg.ParseAccept(accept) {
+		if clause.Params["as"] != "" {
+			continue
+		}
+		for _, m := range medias {
+			if clauseAccepts(clause, m) && (!stream || m.StreamSerializer != nil) {
+				return m, nil
+			}
+		}
+	}
+	return nil, status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+		"only the following media types are accepted: "+mediaNames())
+}
+
+func clauseAccepts(c goautoneg.Accept, m *media) bool {
+	return c.Type == "*" || c.Type == m.MediaTypeType && (c.SubType == "*" || c.SubType == m.MediaTypeSubType)
+}
+
+// decode reads a request body into an object whose kind is kind. A body of another kind is refused.
+func decode(contentType string, body []byte, kind schema.GroupVersionKind, into runtime.Object) error {
+	m, err := bodyMedia(contentType)
+	if err != nil {
+		return err
+	}
+	got, gvk, err := m.Serializer.Decode(body, &kind, into)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	if got != into {
+		return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %s", kind.Kind, gvk.Kind))
+	}
+	return nil
+}
+
+// decodeOptions reads the DeleteOptions of a body, whichever group they say they are of.
+func decodeOptions(contentType string, body []byte, into *metav1.DeleteOptions) error {
+	m, err := bodyMedia(contentType)
+	if err != nil {
+		return err
+	}
+	info, _ := runtime.SerializerInfoForMediaType(internalscheme.Codecs.SupportedMediaTypes(), m.MediaType)
+	kind := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
+	got, _, err := internalscheme.Codecs.DecoderToVersion(info.Serializer, kind.GroupVersion()).Decode(body, &kind, into)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	if got != into {
+		return apierrors.NewBadRequest("decoded object cannot be converted to DeleteOptions")
+	}
+	return nil
+}
+
+func bodyMedia(contentType string) (*media, error) {
+	if contentType == "" {
+		return medias[0], nil
+	}
+	name, _, err := mime.ParseMediaType(contentType)
+	if err == nil {
+		if i := slices.IndexFunc(medias, func(m *media) bool { return m.MediaType == name }); i >= 0 {
+			return medias[i], nil
+		}
+	}
+	return nil, unsupportedMedia(mediaNames())
+}
+
+func unsupportedMedia(accepted string) error {
+	return status(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType,
+		"the body of the request was in an unknown format - accepted media types include: "+accepted)
+}
+
+// invalid is the 422 of a list of errors, nil if there is none.
+func invalid(kind schema.GroupKind, name string, errs field.ErrorList) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return apierrors.NewInvalid(kind, name, errs)
+}
+
+// status is an API error of any code.
+func status(code int32, reason metav1.StatusReason, message string) *apierrors.StatusError {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message,
+	}}
+}
+
+// encode renders an object that already carries its kind. It never writes to obj: stored objects are shared.
+func (m *media) encode(obj runtime.Object) ([]byte, error) {
+	var b bytes.Buffer
+	if err := m.Serializer.Encode(obj, &b); err != nil {
+		return nil, fmt.Errorf("encode %T as %s: %w", obj, m.MediaType, err)
+	}
+	return b.Bytes(), nil
+}
+
+// version is one immutable state of one object, with its encodings made at most about once per media type.
+type version struct {
+	obj  Object
+	rv   uint64
+	gone bool // the last state of an object that was removed, or that a selector does not see any more
+	raw  [mediaCount]atomic.Pointer[[]byte]
+}
+
+func (v *version) encode(r *resource, m *media) ([]byte, error) {
+	if b := v.raw[m.index].Load(); b != nil {
+		return *b, nil
+	}
+	b, err := m.encode(r.named(v.obj))
+	if err == nil {
+		v.raw[m.index].Store(&b)
+	}
+	return b, err
+}

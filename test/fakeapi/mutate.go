@@ -1,0 +1,161 @@
+package fakeapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"mime"
+	"net/http"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+)
+
+// object decodes the request's object and checks it against the URL.
+func (c *call) object(t *table) (Object, error) {
+	obj := t.res.newObject()
+	if err := decode(c.ContentType, c.body, t.res.kind, obj); err != nil {
+		return nil, err
+	}
+	return obj, c.checkPlace(obj)
+}
+
+func (c *call) checkPlace(obj Object) error {
+	if ns := obj.GetNamespace(); ns != "" && ns != c.Namespace {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	if c.Name != "" && obj.GetName() != "" && obj.GetName() != c.Name {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), c.Name))
+	}
+	obj.SetNamespace(c.Namespace)
+	return nil
+}
+
+func (c *call) create(t *table) error {
+	if c.Name != "" {
+		return errNoMethod
+	}
+	obj, err := c.object(t)
+	if err != nil {
+		return err
+	}
+	v, err := locked(c.s, func() (*version, error) { return c.s.create(t, obj) })
+	if err != nil {
+		return err
+	}
+	c.replyVersion(http.StatusCreated, t.res, v)
+	return nil
+}
+
+// update is PUT and PATCH of an object or of a subresource.
+func (c *call) update(t *table) error {
+	edit := c.replacement(t)
+	if c.Verb == "patch" {
+		edit = c.patched(t)
+	}
+	v, err := locked(c.s, func() (*version, error) { return c.s.update(t, c.key(), c.Subresource, edit) })
+	if err != nil {
+		return err
+	}
+	c.replyVersion(http.StatusOK, t.res, v)
+	return nil
+}
+
+func (c *call) replacement(t *table) func(Object) (Object, error) {
+	obj, err := c.object(t)
+	return func(Object) (Object, error) { return obj, err }
+}
+
+// patched applies the request's patch to the current object, in JSON as the real server does.
+func (c *call) patched(t *table) func(Object) (Object, error) {
+	return func(cur Object) (Object, error) {
+		doc, err := json.Marshal(t.res.named(cur))
+		if err != nil {
+			return nil, fmt.Errorf("encode the object to patch: %w", err)
+		}
+		out, err := c.applyPatch(doc, t.res.newObject())
+		if err != nil {
+			return nil, err
+		}
+		next := t.res.newObject()
+		if err := decode("application/json", out, t.res.kind, next); err != nil {
+			return nil, err
+		}
+		return next, c.checkPlace(next)
+	}
+}
+
+func (c *call) applyPatch(doc []byte, schema Object) (out []byte, err error) {
+	name, _, err := mime.ParseMediaType(c.ContentType)
+	if err != nil {
+		return nil, errPatchType
+	}
+	switch types.PatchType(name) {
+	case types.StrategicMergePatchType:
+		out, err = strategicpatch.StrategicMergePatch(doc, c.body, schema)
+	case types.MergePatchType:
+		out, err = jsonpatch.MergePatch(doc, c.body)
+	case types.JSONPatchType:
+		out, err = applyJSONPatch(doc, c.body)
+	default:
+		return nil, errPatchType
+	}
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return out, nil
+}
+
+var errPatchType = unsupportedMedia("application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json")
+
+func applyJSONPatch(doc, body []byte) ([]byte, error) {
+	patch, err := jsonpatch.DecodePatch(body)
+	if err != nil {
+		return nil, fmt.Errorf("decode the patch: %w", err)
+	}
+	return patch.Apply(doc)
+}
+
+// deleteOptions come in the body, as DeleteOptions of v1 or meta.k8s.io/v1, or in the query.
+func (c *call) deleteOptions() (metav1.DeleteOptions, error) {
+	var opts metav1.DeleteOptions
+	if len(c.body) > 0 {
+		if err := decodeOptions(c.ContentType, c.body, &opts); err != nil {
+			return opts, err
+		}
+	} else if err := internalscheme.ParameterCodec.DecodeParameters(c.r.URL.Query(), metav1.SchemeGroupVersion, &opts); err != nil {
+		return opts, apierrors.NewBadRequest(err.Error())
+	}
+	if len(opts.DryRun) > 0 {
+		return opts, apierrors.NewBadRequest("fakeapi has no dry run")
+	}
+	return opts, nil
+}
+
+func (c *call) delete(t *table) error {
+	opts, err := c.deleteOptions()
+	if err != nil {
+		return err
+	}
+	v, err := locked(c.s, func() (*version, error) { return c.s.delete(t, c.key(), opts) })
+	if err != nil {
+		return err
+	}
+	if v.gone && !t.res.returnsDeleted {
+		c.reply(http.StatusOK, deletedStatus(t.res, v.obj))
+		return nil
+	}
+	c.replyVersion(http.StatusOK, t.res, v)
+	return nil
+}
+
+func deletedStatus(r *resource, obj Object) *metav1.Status {
+	return &metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+		Status:   metav1.StatusSuccess,
+		Details:  &metav1.StatusDetails{Name: obj.GetName(), Kind: r.name, UID: obj.GetUID()},
+	}
+}

@@ -1,0 +1,71 @@
+package fakeapi
+
+import (
+	"fmt"
+	"reflect"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Create stores obj as a POST would, with defaulting, admission and validation, and returns what was stored.
+// Namespaced objects need their namespace. Errors are those of the API (k8s.io/apimachinery/pkg/api/errors).
+// obj is not changed, and the result is the caller's.
+func Create[T Object](s *Server, obj T) (T, error) {
+	return direct(s, obj, func(t *table) (*version, error) { return s.create(t, obj.DeepCopyObject().(Object)) })
+}
+
+// Update stores obj as a PUT would; an empty resourceVersion means "whatever is there now". The status is kept.
+func Update[T Object](s *Server, obj T) (T, error) { return update(s, obj, "") }
+
+// UpdateStatus is Update for the status subresource: only status, labels and annotations change.
+func UpdateStatus[T Object](s *Server, obj T) (T, error) { return update(s, obj, "status") }
+
+func update[T Object](s *Server, obj T, subresource string) (T, error) {
+	return direct(s, obj, func(t *table) (*version, error) {
+		return s.update(t, keyOf(obj), subresource, func(Object) (Object, error) { return obj.DeepCopyObject().(Object), nil })
+	})
+}
+
+// Get returns the object of T's kind with that name; namespace is "" for namespaces and nodes.
+func Get[T Object](s *Server, namespace, name string) (T, error) {
+	var kind T
+	return direct(s, kind, func(t *table) (*version, error) { return s.store.get(t.res.name, named(namespace, name)) })
+}
+
+// Delete removes an object of obj's kind, namespace and name, as a DELETE with these options would: a pod on a node
+// stays, terminating, for its grace period unless opts say 0. A UID in obj is a precondition.
+func (s *Server) Delete(obj Object, opts metav1.DeleteOptions) error {
+	if uid := obj.GetUID(); uid != "" && opts.Preconditions == nil {
+		opts.Preconditions = &metav1.Preconditions{UID: &uid}
+	}
+	_, err := direct(s, obj, func(t *table) (*version, error) { return s.delete(t, keyOf(obj), opts) })
+	return err
+}
+
+// AddNamespace creates a namespace with its default service account and CA bundle; one that exists is fine.
+func (s *Server) AddNamespace(name string) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	_, err := direct(s, ns, func(t *table) (*version, error) {
+		if v := t.items[keyOf(ns)]; v != nil {
+			return v, nil
+		}
+		return s.create(t, ns)
+	})
+	return err
+}
+
+// direct runs f, without HTTP, on the table of kind, and returns a private copy of its result.
+func direct[T Object](s *Server, kind T, f func(*table) (*version, error)) (out T, err error) {
+	for _, t := range s.store.tables {
+		if reflect.TypeOf(t.res.newObject()) != reflect.TypeOf(kind) {
+			continue
+		}
+		v, err := locked(s, func() (*version, error) { return f(t) })
+		if err != nil {
+			return out, err
+		}
+		return v.obj.DeepCopyObject().(T), nil
+	}
+	return out, fmt.Errorf("fakeapi does not serve %T", kind)
+}

@@ -1,0 +1,186 @@
+package fakeapi
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// pki is the server's own CA and what it issued.
+type pki struct {
+	caPEM       []byte
+	pool        *x509.CertPool
+	server      tls.Certificate
+	clientCert  []byte // PEM, of system:node:<node>
+	clientKey   []byte // PEM
+	bearerToken string // of the administrator
+}
+
+// newPKI makes certificates that are valid by the local clock, whatever Options.Now says: a client checks them by it too.
+func newPKI(addr net.Addr, node string) (*pki, error) {
+	ca, caKey, err := newCA()
+	if err != nil {
+		return nil, err
+	}
+	p := &pki{caPEM: encodePEM("CERTIFICATE", ca.Raw), pool: x509.NewCertPool(), bearerToken: rand.Text()}
+	p.pool.AddCert(ca)
+	issue := func(template *x509.Certificate) (cert, key []byte, err error) { return issueCert(template, ca, caKey) }
+
+	serverCert, serverKey, err := issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: "kube-apiserver"},
+		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, addr.(*net.TCPAddr).IP},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.server, err = tls.X509KeyPair(serverCert, serverKey); err != nil {
+		return nil, fmt.Errorf("load the server certificate: %w", err)
+	}
+	p.clientCert, p.clientKey, err = issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return p, err
+}
+
+func newCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the CA key: %w", err)
+	}
+	template := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "kubernetes-ca"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := sign(template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	ca, err := x509.ParseCertificate(der)
+	return ca, key, err
+}
+
+func issueCert(template, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (cert, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a key: %w", err)
+	}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	der, err := sign(template, ca, &private.PublicKey, caKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	return encodePEM("CERTIFICATE", der), encodePEM("PRIVATE KEY", keyDER), err
+}
+
+func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) ([]byte, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, fmt.Errorf("draw a serial number: %w", err)
+	}
+	template.SerialNumber = serial
+	template.NotBefore = time.Now().Add(-24 * time.Hour)
+	template.NotAfter = time.Now().AddDate(10, 0, 0)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
+	if err != nil {
+		return nil, fmt.Errorf("sign the certificate of %s: %w", template.Subject.CommonName, err)
+	}
+	return der, nil
+}
+
+func encodePEM(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+// authenticate names the user of a request; "" is nobody.
+func (p *pki) authenticate(r *http.Request) string {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		if subtle.ConstantTimeCompare([]byte(token), []byte(p.bearerToken)) == 1 {
+			return "kubernetes-admin"
+		}
+		return ""
+	}
+	if len(r.TLS.PeerCertificates) == 0 {
+		return ""
+	}
+	cert := r.TLS.PeerCertificates[0]
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: p.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		return ""
+	}
+	return cert.Subject.CommonName
+}
+
+// RESTConfig is an administrator's client configuration, by bearer token, without a client-side rate limit.
+// The caller may change it.
+func (s *Server) RESTConfig() *rest.Config {
+	return &rest.Config{
+		Host:            s.URL(),
+		BearerToken:     s.pki.bearerToken,
+		TLSClientConfig: rest.TLSClientConfig{CAData: s.pki.caPEM},
+		QPS:             -1,
+	}
+}
+
+// Clientset is a stock client with RESTConfig.
+func (s *Server) Clientset() (kubernetes.Interface, error) {
+	return kubernetes.NewForConfig(s.RESTConfig())
+}
+
+// CA is the certificate, in PEM, that signs the server's, and that every kube-root-ca.crt holds.
+func (s *Server) CA() []byte { return append([]byte(nil), s.pki.caPEM...) }
+
+// WriteKubeconfig writes, atomically and with mode 0600, a kubeconfig with the client certificate of the node in Options.
+func (s *Server) WriteKubeconfig(path string) error {
+	data, err := clientcmd.Write(s.kubeconfig())
+	if err != nil {
+		return fmt.Errorf("encode the kubeconfig: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600 by itself
+	if err != nil {
+		return fmt.Errorf("write the kubeconfig: %w", err)
+	}
+	defer os.Remove(f.Name()) // nothing left to remove after the rename
+	_, err = f.Write(data)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write the kubeconfig: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) kubeconfig() clientcmdapi.Config {
+	const name = "fake"
+	user := "system:node:" + s.opts.Node
+	return clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: s.URL(), CertificateAuthorityData: s.pki.caPEM}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{user: {ClientCertificateData: s.pki.clientCert, ClientKeyData: s.pki.clientKey}},
+		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: user}},
+		CurrentContext: name,
+	}
+}

@@ -1,0 +1,205 @@
+package fakeapi
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/rand"
+)
+
+const (
+	defaultServiceAccount = "default"
+	rootCAConfigMap       = "kube-root-ca.crt"
+	apiAccessPrefix       = "kube-api-access-"
+	apiAccessMountPath    = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+	// injectedExpiration is the lifetime that admission asks for. Tokens of exactly this lifetime are extended.
+	injectedExpiration = 3607
+)
+
+// preparePod does what the real server does to a pod on its way in: defaulting, ServiceAccount admission, validation.
+func (s *Server) preparePod(pod *corev1.Pod) error {
+	defaultPod(pod)
+	if err := s.admitServiceAccount(pod); err != nil {
+		return err
+	}
+	pod.Generation = 1
+	pod.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: corev1.PodQOSBestEffort}
+	return validatePod(pod)
+}
+
+// setDefault gives *p a value when it has none.
+func setDefault[T any](p **T, v T) {
+	if *p == nil {
+		*p = &v
+	}
+}
+
+func setZero[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// defaultPod fills the defaults that a reader of projected volumes, or a person, looks at.
+func defaultPod(pod *corev1.Pod) {
+	spec := &pod.Spec
+	setZero(&spec.ServiceAccountName, spec.DeprecatedServiceAccount)
+	spec.DeprecatedServiceAccount = spec.ServiceAccountName
+	setZero(&spec.RestartPolicy, corev1.RestartPolicyAlways)
+	setZero(&spec.DNSPolicy, corev1.DNSClusterFirst)
+	setZero(&spec.SchedulerName, corev1.DefaultSchedulerName)
+	setDefault(&spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
+	setDefault(&spec.SecurityContext, corev1.PodSecurityContext{})
+	setDefault(&spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
+	for i := range spec.Volumes {
+		defaultVolume(&spec.Volumes[i].VolumeSource)
+	}
+}
+
+// eachContainer visits init and regular containers.
+func eachContainer(pod *corev1.Pod, visit func(*corev1.Container)) {
+	for i := range pod.Spec.InitContainers {
+		visit(&pod.Spec.InitContainers[i])
+	}
+	for i := range pod.Spec.Containers {
+		visit(&pod.Spec.Containers[i])
+	}
+}
+
+func defaultVolume(v *corev1.VolumeSource) {
+	switch {
+	case *v == (corev1.VolumeSource{}):
+		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
+	case v.Secret != nil:
+		setDefault(&v.Secret.DefaultMode, corev1.SecretVolumeSourceDefaultMode)
+	case v.ConfigMap != nil:
+		setDefault(&v.ConfigMap.DefaultMode, corev1.ConfigMapVolumeSourceDefaultMode)
+	case v.DownwardAPI != nil:
+		setDefault(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
+		defaultFieldRefs(v.DownwardAPI.Items)
+	case v.Projected != nil:
+		setDefault(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
+		defaultSources(v.Projected.Sources)
+	}
+}
+
+func defaultSources(sources []corev1.VolumeProjection) {
+	for _, s := range sources {
+		if s.ServiceAccountToken != nil {
+			setDefault(&s.ServiceAccountToken.ExpirationSeconds, 3600)
+		}
+		if s.DownwardAPI != nil {
+			defaultFieldRefs(s.DownwardAPI.Items)
+		}
+	}
+}
+
+func defaultFieldRefs(items []corev1.DownwardAPIVolumeFile) {
+	for _, i := range items {
+		if i.FieldRef != nil {
+			setZero(&i.FieldRef.APIVersion, "v1")
+		}
+	}
+}
+
+// admitServiceAccount plays the ServiceAccount admission plugin.
+func (s *Server) admitServiceAccount(pod *corev1.Pod) error {
+	if pod.Annotations[corev1.MirrorPodAnnotationKey] != "" {
+		return nil
+	}
+	setZero(&pod.Spec.ServiceAccountName, defaultServiceAccount)
+	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
+	v, err := s.store.get("serviceaccounts", named(pod.Namespace, pod.Spec.ServiceAccountName))
+	if err != nil {
+		return apierrors.NewForbidden(s.table("pods").res.group(), pod.Name,
+			fmt.Errorf("error looking up service account %s/%s: serviceaccount %q not found", pod.Namespace, pod.Spec.ServiceAccountName, pod.Spec.ServiceAccountName))
+	}
+	sa := v.obj.(*corev1.ServiceAccount)
+	if len(pod.Spec.ImagePullSecrets) == 0 {
+		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, sa.ImagePullSecrets...)
+	}
+	if !s.opts.NoAPIAccessVolume && automounts(pod, sa) {
+		injectAPIAccess(pod)
+	}
+	return nil
+}
+
+func automounts(pod *corev1.Pod, sa *corev1.ServiceAccount) bool {
+	if p := pod.Spec.AutomountServiceAccountToken; p != nil {
+		return *p
+	}
+	return sa.AutomountServiceAccountToken == nil || *sa.AutomountServiceAccountToken
+}
+
+// injectAPIAccess mounts the token of the API into every container that has nothing at its path yet, and adds the
+// volume only if at least one container needs it.
+func injectAPIAccess(pod *corev1.Pod) {
+	name, exists := apiAccessName(pod)
+	needed := false
+	eachContainer(pod, func(c *corev1.Container) {
+		for _, m := range c.VolumeMounts {
+			if m.MountPath == apiAccessMountPath {
+				return
+			}
+		}
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: apiAccessMountPath})
+		needed = true
+	})
+	if needed && !exists {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, apiAccessVolume(name))
+	}
+}
+
+func apiAccessName(pod *corev1.Pod) (name string, exists bool) {
+	for _, v := range pod.Spec.Volumes {
+		if strings.HasPrefix(v.Name, apiAccessPrefix) {
+			return v.Name, true
+		}
+	}
+	return apiAccessPrefix + rand.String(5), false
+}
+
+// apiAccessVolume is the injected volume, source by source in the real order.
+func apiAccessVolume(name string) corev1.Volume {
+	expiration, mode := int64(injectedExpiration), corev1.ProjectedVolumeSourceDefaultMode
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		DefaultMode: &mode,
+		Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: &expiration}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: rootCAConfigMap},
+				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+			}},
+			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{
+				Path:     "namespace",
+				FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"},
+			}}}},
+		},
+	}}}
+}
+
+// deletionGrace is the grace in seconds that a DELETE gives obj. Only pods are deleted gracefully, and only while a
+// node may still run them.
+func deletionGrace(obj Object, asked *int64) int64 {
+	pod, ok := obj.(*corev1.Pod)
+	if !ok || pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return 0
+	}
+	grace := int64(0)
+	switch {
+	case asked != nil:
+		grace = *asked
+	case pod.DeletionGracePeriodSeconds != nil: // terminating already: keep what was said first
+		grace = *pod.DeletionGracePeriodSeconds
+	case pod.Spec.TerminationGracePeriodSeconds != nil:
+		grace = *pod.Spec.TerminationGracePeriodSeconds
+	}
+	if grace < 0 {
+		return 1
+	}
+	return grace
+}

@@ -1,0 +1,310 @@
+package fakeapi
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Options of a server. The zero value is a server as most clusters run one.
+type Options struct {
+	// Listen is the TCP address; "" is 127.0.0.1:0. It should be loopback.
+	Listen string
+	// Node is the node whose credentials WriteKubeconfig writes, and the one Node object at the start.
+	// "" is node-1.
+	Node string
+	// Now is the server's clock: it stamps Date headers, objects and tokens. It may jump while the server runs,
+	// and is called from many goroutines. Nil is time.Now. Timers (grace periods, watch timeouts) do not use it.
+	Now func() time.Time
+
+	// SigningAlg is ES256 or RS256; "" is ES256, which is much faster.
+	SigningAlg jose.SignatureAlgorithm
+	// Issuer is the iss of tokens; "" is https://kubernetes.default.svc.cluster.local.
+	Issuer string
+	// APIAudiences are the audiences of the API itself, given to a request that names none. Nil is the issuer.
+	APIAudiences []string
+	// MaxTokenExpiration shortens longer lifetimes; 0 is off. Unlike the real flag, which refuses less than an hour,
+	// any whole number of seconds will do, so that a demonstration rotates while one looks.
+	MaxTokenExpiration time.Duration
+	// NoExtension switches off the year that pod-bound API tokens of exactly 3607 s really live.
+	NoExtension bool
+
+	// NoWatchList makes the server refuse sendInitialEvents, as an old one does, so that clients fall back to LIST.
+	NoWatchList bool
+	// NoAPIAccessVolume switches off the injection of kube-api-access volumes into new pods.
+	NoAPIAccessVolume bool
+	// FinalizePods removes terminating pods by itself when their grace is over. Otherwise they wait, as they wait for
+	// a kubelet, for a DELETE with grace 0.
+	FinalizePods bool
+	// BookmarkInterval is the time between bookmarks of a quiet watch; 0 is a minute.
+	BookmarkInterval time.Duration
+	// History is the least number of events per resource that can be watched from the past; 0 is 16384.
+	History int
+	// Forgetful keeps neither Requests nor TokenBytes, for programs that run for days.
+	Forgetful bool
+}
+
+// Server is a running API server. All its methods may be called from any goroutine.
+type Server struct {
+	opts    Options
+	now     func() time.Time
+	store   *store
+	signer  *signer
+	pki     *pki
+	journal journal
+	faults  faults
+	http    *http.Server
+	addr    string
+	// freshness is how long a read waits for a resource version that is not there yet.
+	freshness time.Duration
+
+	mu       sync.Mutex // guards what follows
+	listener net.Listener
+	holder   io.Closer // keeps the port while the server plays dead
+	conns    map[net.Conn]bool
+	timers   map[*time.Timer]bool
+	closed   bool
+	cut      signal
+	handlers sync.WaitGroup
+	serving  sync.WaitGroup
+
+	stop context.CancelFunc // ends every held request
+	done <-chan struct{}
+}
+
+// Start makes keys and certificates, fills the store with the namespaces of an empty cluster and one node, and serves.
+// The caller must Close the server.
+func Start(opts Options) (*Server, error) {
+	opts.setDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{opts: opts, freshness: 3 * time.Second, now: opts.Now, store: newStore(opts.History, newResources()), conns: map[net.Conn]bool{}, timers: map[*time.Timer]bool{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop, s.done = cancel, ctx.Done()
+	s.journal.forgetful = opts.Forgetful
+	var err error
+	if s.signer, err = newSigner(opts.SigningAlg); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", opts.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	s.addr = l.Addr().String()
+	if s.pki, err = newPKI(l.Addr(), opts.Node); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	if err := s.seed(); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	s.http = s.newHTTP()
+	s.serve(l)
+	return s, nil
+}
+
+func (o *Options) setDefaults() {
+	setZero(&o.Listen, "127.0.0.1:0")
+	setZero(&o.Node, "node-1")
+	setZero(&o.SigningAlg, jose.ES256)
+	setZero(&o.Issuer, "https://kubernetes.default.svc.cluster.local")
+	setZero(&o.BookmarkInterval, time.Minute)
+	setZero(&o.History, 16384)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if len(o.APIAudiences) == 0 {
+		o.APIAudiences = []string{o.Issuer}
+	}
+}
+
+func (o *Options) validate() error {
+	switch {
+	case o.SigningAlg != jose.ES256 && o.SigningAlg != jose.RS256:
+		return fmt.Errorf("signing algorithm %q: must be ES256 or RS256", o.SigningAlg)
+	case o.MaxTokenExpiration < 0 || o.MaxTokenExpiration%time.Second != 0:
+		return fmt.Errorf("maximum token expiration %v: must be 0 or a whole number of seconds", o.MaxTokenExpiration)
+	case o.History < 0:
+		return fmt.Errorf("history %d: must not be negative", o.History)
+	case o.BookmarkInterval < 0:
+		return fmt.Errorf("bookmark interval %v: must not be negative", o.BookmarkInterval)
+	}
+	return nil
+}
+
+func (s *Server) seed() error {
+	for _, ns := range []string{"default", "kube-system", "kube-public", "kube-node-lease"} {
+		if err := s.AddNamespace(ns); err != nil {
+			return err
+		}
+	}
+	_, err := Create(s, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.opts.Node}})
+	return err
+}
+
+func (s *Server) newHTTP() *http.Server {
+	return &http.Server{
+		Handler:  http.HandlerFunc(s.handle),
+		ErrorLog: log.New(io.Discard, "", 0), // refused handshakes and aborted requests are what tests are made of
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{s.pki.server},
+			ClientAuth:   tls.RequestClientCert, // a foreign certificate is a 401, not a failed handshake
+			NextProtos:   []string{"h2", "http/1.1"},
+			MinVersion:   tls.VersionTLS12,
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:   s.trackConn,
+	}
+}
+
+type connKey struct{}
+
+func (s *Server) trackConn(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		if s.listener == nil { // accepted just before the server went down
+			rawConn(c).Close()
+		}
+		s.conns[c] = true
+	case http.StateClosed, http.StateHijacked:
+		delete(s.conns, c)
+	}
+}
+
+// serve must not race with Close or GoDown: both go through the mutex.
+func (s *Server) serve(l net.Listener) {
+	s.listener = l
+	s.serving.Add(1)
+	go func() {
+		defer s.serving.Done()
+		_ = s.http.ServeTLS(l, "", "") // ends when the listener is closed, with an error that says only that
+	}()
+}
+
+// URL is the server's address as a kubeconfig has it.
+func (s *Server) URL() string { return "https://" + s.addr }
+
+// GoDown closes the port and cuts all connections: clients are refused until ComeBack. The objects stay.
+func (s *Server) GoDown() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.listener == nil {
+		return nil
+	}
+	err := s.listener.Close()
+	s.listener = nil
+	for c := range s.conns {
+		rawConn(c).Close()
+	}
+	s.holder, _ = holdPort(s.addr) // only lowers the odds that the port is lost meanwhile
+	return err
+}
+
+// ComeBack listens again on the same port.
+func (s *Server) ComeBack() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.listener != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		return fmt.Errorf("come back: %w", err)
+	}
+	s.releasePort()
+	s.serve(l)
+	return nil
+}
+
+func (s *Server) releasePort() {
+	if s.holder != nil {
+		s.holder.Close()
+		s.holder = nil
+	}
+}
+
+// CutWatches ends all watch streams now. Their clients may come back at once.
+func (s *Server) CutWatches() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut.fire()
+}
+
+// ExpireResourceVersions forgets all history: watches that run go on, but a new one from any resource version seen so
+// far gets 410. Call CutWatches afterwards to make clients notice.
+func (s *Server) ExpireResourceVersions() {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	s.store.expire()
+}
+
+// Close ends everything and waits for it: held requests, watches, handlers. Further calls do nothing.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	for t := range s.timers {
+		t.Stop()
+	}
+	s.releasePort()
+	s.mu.Unlock()
+	s.stop()
+	s.http.Close()
+	s.serving.Wait()
+	s.handlers.Wait()
+}
+
+// after runs f with the store locked, some time from now, unless the server closes first.
+func (s *Server) after(d time.Duration, f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(d, func() {
+		s.mu.Lock()
+		delete(s.timers, t)
+		closed := s.closed
+		s.mu.Unlock()
+		if !closed {
+			s.store.mu.Lock()
+			defer s.store.mu.Unlock()
+			f()
+		}
+	})
+	s.timers[t] = true
+}
+
+// enter counts a handler in; false means that the server is closing.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.handlers.Add(1)
+	return true
+}
+
+// subset reports whether every one of some is in all.
+func subset(some, all []string) bool {
+	return !slices.ContainsFunc(some, func(a string) bool { return !slices.Contains(all, a) })
+}

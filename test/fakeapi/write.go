@@ -1,0 +1,208 @@
+package fakeapi
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// create is POST: obj, whose namespace is set, is owned by the store afterwards. The store is locked.
+func (s *Server) create(t *table, obj Object) (*version, error) {
+	if err := s.prepareMeta(t.res, obj); err != nil {
+		return nil, err
+	}
+	if err := s.prepareObject(obj); err != nil {
+		return nil, err
+	}
+	if t.items[keyOf(obj)] != nil {
+		return nil, apierrors.NewAlreadyExists(t.res.group(), obj.GetName())
+	}
+	v := s.store.put(t, obj)
+	s.controllers(v.obj)
+	return v, nil
+}
+
+// prepareMeta fills what the server alone decides, and checks the name and the namespace.
+func (s *Server) prepareMeta(r *resource, obj Object) error {
+	if obj.GetResourceVersion() != "" {
+		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+	}
+	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+		obj.SetName(obj.GetGenerateName() + rand.String(5))
+	}
+	if err := checkName(r, obj.GetName()); err != nil {
+		return err
+	}
+	if r.namespaced {
+		if _, err := s.store.get("namespaces", named("", obj.GetNamespace())); err != nil {
+			return err
+		}
+	}
+	obj.SetUID(uuid.NewUUID())
+	obj.SetCreationTimestamp(s.timestamp())
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	obj.SetGeneration(0)
+	return nil
+}
+
+// timestamp is the server's time at the precision that objects carry.
+func (s *Server) timestamp() metav1.Time {
+	return metav1.NewTime(s.now().Truncate(time.Second))
+}
+
+func checkName(r *resource, name string) error {
+	path := field.NewPath("metadata", "name")
+	var errs field.ErrorList
+	if name == "" {
+		errs = append(errs, field.Required(path, "name or generateName is required"))
+	} else {
+		for _, msg := range validation.IsDNS1123Subdomain(name) {
+			errs = append(errs, field.Invalid(path, name, msg))
+		}
+	}
+	return invalid(r.kind.GroupKind(), name, errs)
+}
+
+// update is PUT and PATCH: edit turns a private copy of the current object into the wanted one. The store is locked.
+func (s *Server) update(t *table, key types.NamespacedName, subresource string, edit func(Object) (Object, error)) (*version, error) {
+	cur, err := s.store.get(t.res.name, key)
+	if err != nil {
+		return nil, err
+	}
+	next, err := edit(cur.obj.DeepCopyObject().(Object))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPreconditions(t.res, cur.obj, next); err != nil {
+		return nil, err
+	}
+	next = merge(t.res, cur.obj, next, subresource)
+	keepMeta(cur.obj, next)
+	if err := validateUpdate(cur.obj, next); err != nil {
+		return nil, err
+	}
+	if finished(next) {
+		return s.store.remove(t, cur), nil
+	}
+	if apiequality.Semantic.DeepEqual(cur.obj, next) {
+		return cur, nil // like the real server: no change, no event, no new resource version
+	}
+	return s.store.put(t, next), nil
+}
+
+var errModified = errors.New("the object has been modified; please apply your changes to the latest version and try again")
+
+func checkPreconditions(r *resource, cur, next Object) error {
+	if rv := next.GetResourceVersion(); rv != "" && rv != cur.GetResourceVersion() {
+		return apierrors.NewConflict(r.group(), cur.GetName(), errModified)
+	}
+	if uid := next.GetUID(); uid != "" && uid != cur.GetUID() {
+		message := fmt.Sprintf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, cur.GetUID())
+		return apierrors.NewConflict(r.group(), cur.GetName(), errors.New(message))
+	}
+	return nil
+}
+
+// merge keeps what a write to the given subresource may not change.
+func merge(r *resource, cur, next Object, subresource string) Object {
+	if r.takeStatus == nil {
+		return next
+	}
+	if subresource == "" {
+		r.takeStatus(next, cur)
+		return next
+	}
+	out := cur.DeepCopyObject().(Object)
+	out.SetLabels(next.GetLabels())
+	out.SetAnnotations(next.GetAnnotations())
+	r.takeStatus(out, next)
+	return out
+}
+
+// keepMeta restores the metadata that no client may change.
+func keepMeta(cur, next Object) {
+	next.GetObjectKind().SetGroupVersionKind(cur.GetObjectKind().GroupVersionKind())
+	next.SetName(cur.GetName())
+	next.SetNamespace(cur.GetNamespace())
+	next.SetUID(cur.GetUID())
+	next.SetResourceVersion(cur.GetResourceVersion())
+	next.SetGenerateName(cur.GetGenerateName())
+	next.SetGeneration(cur.GetGeneration())
+	next.SetCreationTimestamp(cur.GetCreationTimestamp())
+	next.SetDeletionTimestamp(cur.GetDeletionTimestamp())
+	next.SetDeletionGracePeriodSeconds(cur.GetDeletionGracePeriodSeconds())
+}
+
+// finished: the object was deleted, its grace was over, and its last finalizer is gone.
+func finished(o Object) bool {
+	grace := o.GetDeletionGracePeriodSeconds()
+	return o.GetDeletionTimestamp() != nil && len(o.GetFinalizers()) == 0 && (grace == nil || *grace == 0)
+}
+
+// delete is DELETE. What it returns is gone, or still terminating. The store is locked.
+func (s *Server) delete(t *table, key types.NamespacedName, opts metav1.DeleteOptions) (*version, error) {
+	v, err := s.store.get(t.res.name, key)
+	if err != nil {
+		return nil, err
+	}
+	if p := opts.Preconditions; p != nil && p.UID != nil && *p.UID != v.obj.GetUID() {
+		return nil, apierrors.NewConflict(t.res.group(), key.Name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *p.UID, v.obj.GetUID()))
+	} else if p != nil && p.ResourceVersion != nil && *p.ResourceVersion != v.obj.GetResourceVersion() {
+		return nil, apierrors.NewConflict(t.res.group(), key.Name, fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *p.ResourceVersion, v.obj.GetResourceVersion()))
+	}
+	grace := deletionGrace(v.obj, opts.GracePeriodSeconds)
+	if grace > 0 || len(v.obj.GetFinalizers()) > 0 {
+		return s.markDeleted(t, v, grace), nil
+	}
+	last := s.store.remove(t, v)
+	s.controllersAfterDelete(last.obj)
+	return last, nil
+}
+
+// markDeleted sets or shortens the time of deletion. A terminating object's grace can only become shorter.
+func (s *Server) markDeleted(t *table, v *version, grace int64) *version {
+	now := s.timestamp().Time
+	at, was := now.Add(seconds(grace)), v.obj.GetDeletionTimestamp()
+	if was != nil {
+		old := v.obj.GetDeletionGracePeriodSeconds()
+		if old == nil || grace >= *old {
+			return v
+		}
+		if at = was.Add(seconds(grace - *old)); at.Before(now) {
+			at = now
+		}
+	}
+	next := v.obj.DeepCopyObject().(Object)
+	next.SetDeletionTimestamp(&metav1.Time{Time: at})
+	next.SetDeletionGracePeriodSeconds(&grace)
+	if was == nil && next.GetGeneration() > 0 {
+		next.SetGeneration(next.GetGeneration() + 1)
+	}
+	out := s.store.put(t, next)
+	s.finalizeLater(t, out.obj, grace)
+	return out
+}
+
+func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
+
+// finalizeLater plays the kubelet when Options.FinalizePods says so: the pod is gone once its grace is over.
+func (s *Server) finalizeLater(t *table, obj Object, grace int64) {
+	if !s.opts.FinalizePods || t.res.name != "pods" || grace == 0 {
+		return
+	}
+	uid, zero := obj.GetUID(), int64(0)
+	s.after(seconds(grace), func() {
+		// An error means that the pod is gone already, or another one has its name.
+		_, _ = s.delete(t, keyOf(obj), metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &uid}})
+	})
+}
