@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+const (
+	dialTimeout    = 5 * time.Second
+	requestTimeout = 10 * time.Second // of a TokenRequest
+	maxAnswer      = 1 << 20          // bytes of an answer to a TokenRequest
+)
+
+// restConfig is the daemon's credential: a kubeconfig's, or that of its own
+// pod, with which it may do only what the node may: the API server lets the
+// account impersonate the one node that its token is bound to
+// (constrained impersonation, on by default since Kubernetes 1.36). Only the
+// user name is set; the server adds the groups.
+func restConfig(o *options) (*rest.Config, error) {
+	if o.kubeconfig != "" {
+		c, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("--kubeconfig %s: %w", o.kubeconfig, err)
+		}
+		return c, nil
+	}
+	c, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no --kubeconfig, and not in a pod: %w", err)
+	}
+	c.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + o.nodeName}
+	return c, nil
+}
+
+// common sets what both clients share.
+func common(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) *rest.Config {
+	c = rest.CopyConfig(c)
+	c.UserAgent = "token-projector/" + version
+	c.QPS = -1 // requests in flight are bounded instead of their rate
+	c.ContentType = "application/vnd.kubernetes.protobuf"
+	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	c.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
+	c.Wrap(wrap)
+	return c
+}
+
+// watchClient lists and watches. HTTP/2, so that all watches share a
+// connection, which pings keep honest.
+func watchClient(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) (kubernetes.Interface, error) {
+	return kubernetes.NewForConfig(common(c, wrap))
+}
+
+// mintClient sends TokenRequests. HTTP/1.1, so that a request that times out
+// takes its own connection down, and no other request with it.
+func mintClient(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) (rest.Interface, error) {
+	c = common(c, wrap)
+	c.NextProtos = []string{"http/1.1"}
+	c.WarningHandler = rest.NoWarnings{} // a clamped lifetime is warned of with every single token
+	c.Wrap(func(rt http.RoundTripper) http.RoundTripper { return bounded{rt} })
+	set, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	return set.CoreV1().RESTClient(), nil
+}
+
+// bounded refuses to read answers without end.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswer}
+	}
+	return resp, err
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("answer is longer than %d bytes", maxAnswer)
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}

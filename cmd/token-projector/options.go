@@ -1,0 +1,108 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/token-projector/token-projector/projector"
+)
+
+// options is the command line of run.
+type options struct {
+	nodeName       string
+	kubeconfig     string
+	rootDir        string
+	volumes        string
+	podSelector    string
+	maxInFlight    int
+	metricsAddress string
+	healthAddress  string
+	logLevel       string
+	logFormat      string
+
+	selector labels.Selector // parsed from podSelector
+	level    zapcore.Level   // parsed from logLevel
+}
+
+func (o *options) flags() *pflag.FlagSet {
+	f := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.Usage = func() {}
+	f.StringVar(&o.nodeName, "node-name", "", "node whose pods are served (default $NODE_NAME)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig with the node's credentials (default: in-cluster, impersonating the node)")
+	f.StringVar(&o.rootDir, "root-dir", "/run/token-projector", "directory for everything published; best on tmpfs")
+	f.StringVar(&o.volumes, "volumes", string(projector.SelectAll), "which projected token volumes to serve: all, or unmounted, those no container mounts")
+	f.StringVar(&o.podSelector, "pod-selector", "", "label selector of the pods to serve (default: every pod of the node)")
+	f.IntVar(&o.maxInFlight, "max-in-flight", projector.DefaultMaxInFlight, "TokenRequests in flight at most")
+	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9477", "address of /metrics; port 0 picks a free one")
+	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9478", "address of /healthz and /readyz; port 0 picks a free one")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "json", "json or console")
+	return f
+}
+
+// parse reads the command line. Its error is one line that names the flag and
+// the way out.
+func parse(args []string, getenv func(string) string) (*options, error) {
+	o := &options{}
+	f := o.flags()
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q; run takes flags only", f.Arg(0))
+	}
+	if o.nodeName == "" {
+		o.nodeName = getenv("NODE_NAME")
+	}
+	return o, o.validate()
+}
+
+func (o *options) validate() error {
+	var err error
+	if o.nodeName == "" {
+		return errors.New("--node-name is empty and $NODE_NAME is not set; one of them must name the node")
+	}
+	if problems := validation.IsDNS1123Subdomain(o.nodeName); len(problems) > 0 {
+		return fmt.Errorf("--node-name %q: %s", o.nodeName, problems[0])
+	}
+	if !filepath.IsAbs(o.rootDir) || filepath.Clean(o.rootDir) == "/" {
+		return fmt.Errorf("--root-dir %q: must be an absolute path below /", o.rootDir)
+	}
+	if o.volumes != string(projector.SelectAll) && o.volumes != string(projector.SelectUnmounted) {
+		return fmt.Errorf("--volumes %q: must be all or unmounted", o.volumes)
+	}
+	if o.selector, err = labels.Parse(o.podSelector); err != nil {
+		return fmt.Errorf("--pod-selector %q: %w", o.podSelector, err)
+	}
+	if o.maxInFlight < 1 || o.maxInFlight > 1000 {
+		return fmt.Errorf("--max-in-flight %d: must be from 1 to 1000", o.maxInFlight)
+	}
+	return cmp.Or(address("--metrics-address", o.metricsAddress), address("--health-address", o.healthAddress), o.validateLog())
+}
+
+func (o *options) validateLog() error {
+	var err error
+	if o.level, err = zapcore.ParseLevel(o.logLevel); err != nil || o.level < zapcore.DebugLevel || o.level > zapcore.ErrorLevel {
+		return fmt.Errorf("--log-level %q: must be debug, info, warn or error", o.logLevel)
+	}
+	if o.logFormat != "json" && o.logFormat != "console" {
+		return fmt.Errorf("--log-format %q: must be json or console", o.logFormat)
+	}
+	return nil
+}
+
+func address(flag, value string) error {
+	if _, _, err := net.SplitHostPort(value); err != nil {
+		return fmt.Errorf("%s %q: must be HOST:PORT", flag, value)
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func noEnv(string) string { return "" }
+
+func TestParse(t *testing.T) {
+	o, err := parse(nil, func(name string) string {
+		if name == "NODE_NAME" {
+			return "node-7"
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := options{
+		nodeName: "node-7", rootDir: "/run/token-projector", volumes: "all", maxInFlight: 16,
+		metricsAddress: "127.0.0.1:9477", healthAddress: "127.0.0.1:9478", logLevel: "info", logFormat: "json",
+	}
+	got := *o
+	got.selector, got.level = nil, 0
+	if got != want {
+		t.Errorf("defaults are %+v, want %+v", got, want)
+	}
+	o, err = parse([]string{"--node-name", "n", "--pod-selector", "app=web,tier!=db", "--volumes=unmounted"}, noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.nodeName != "n" || o.selector.String() != "app=web,tier!=db" || o.volumes != "unmounted" {
+		t.Errorf("parsed %+v", o)
+	}
+}
+
+// TestMisuse: one clear line on stderr that names what is wrong, exit 2.
+func TestMisuse(t *testing.T) {
+	for args, names := range map[string]string{
+		"run":                                        "NODE_NAME",
+		"run --node-name Node_1":                     "--node-name",
+		"run --node-name n --volumes some":           "--volumes",
+		"run --node-name n --root-dir run":           "--root-dir",
+		"run --node-name n --root-dir /":             "--root-dir",
+		"run --node-name n --max-in-flight 0":        "--max-in-flight",
+		"run --node-name n --max-in-flight x":        "--max-in-flight",
+		"run --node-name n --pod-selector a=(":       "--pod-selector",
+		"run --node-name n --metrics-address 9477":   "--metrics-address",
+		"run --node-name n --health-address nowhere": "--health-address",
+		"run --node-name n --log-level loud":         "--log-level",
+		"run --node-name n --log-level panic":        "--log-level",
+		"run --node-name n --log-format xml":         "--log-format",
+		"run --node-name n --colour red":             "--colour",
+		"run --node-name n extra":                    "extra",
+		"project":                                    "project",
+	} {
+		t.Setenv("NODE_NAME", "")
+		var stdout, stderr bytes.Buffer
+		if status := command(t.Context(), strings.Fields(args), &stdout, &stderr); status != 2 {
+			t.Errorf("%s: exit status %d, want 2", args, status)
+		}
+		if got := stderr.String(); !strings.Contains(got, names) || strings.Count(got, "\n") != 1 || stdout.Len() > 0 {
+			t.Errorf("%s: stderr %q, stdout %q; want one line that names %s", args, got, stdout.String(), names)
+		}
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for args, want := range map[string]string{
+		"": "Usage:", "help": "--root-dir", "--help": "--root-dir", "run --help": "--root-dir", "version": "token-projector dev",
+	} {
+		var stdout, stderr bytes.Buffer
+		if status := command(t.Context(), strings.Fields(args), &stdout, &stderr); status != 0 {
+			t.Errorf("%q: exit status %d", args, status)
+		}
+		if !strings.Contains(stdout.String(), want) || stderr.Len() > 0 {
+			t.Errorf("%q: stdout %q, stderr %q", args, stdout.String(), stderr.String())
+		}
+	}
+}
+
+// TestCannotStart: what keeps the daemon from starting is one clear line, exit 1.
+func TestCannotStart(t *testing.T) {
+	base := []string{"run", "--node-name", "n", "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0"}
+	for name, c := range map[string]struct {
+		args  []string
+		names string
+	}{
+		"no cluster":    {nil, "--kubeconfig"},
+		"no kubeconfig": {[]string{"--kubeconfig", t.TempDir() + "/none"}, "none"},
+		"no address":    {[]string{"--metrics-address", "203.0.113.1:1"}, "metrics"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("KUBERNETES_SERVICE_HOST", "")
+			var stdout, stderr bytes.Buffer
+			if status := command(t.Context(), append(base, c.args...), &stdout, &stderr); status != 1 {
+				t.Errorf("exit status %d, want 1", status)
+			}
+			lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+			if last := lines[len(lines)-1]; !strings.HasPrefix(last, "token-projector: ") || !strings.Contains(last, c.names) {
+				t.Errorf("last line %q, want one that names %q", last, c.names)
+			}
+		})
+	}
+}

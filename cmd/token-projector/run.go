@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/zapr"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/token-projector/token-projector/metrics"
+	"github.com/token-projector/token-projector/projector"
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// run wires everything and projects until ctx ends.
+func run(ctx context.Context, o *options, stderr io.Writer) error {
+	log := newLogger(o, stderr)
+	klog.SetLogger(zapr.NewLogger(log.Named("client-go")))
+	log.Info("starting", zap.String("version", version), zap.String("node", o.nodeName),
+		zap.String("root", o.rootDir), zap.String("volumes", o.volumes))
+
+	m, h := metrics.New(version, revision()), &health{}
+	m.ObserveClientGo()
+	m.Snapshot(h.snapshot)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.Handler())
+	metricsServer, err := listen(log, "metrics", o.metricsAddress, mux)
+	if err != nil {
+		return err
+	}
+	defer metricsServer.Close()
+	healthServer, err := listen(log, "health", o.healthAddress, h.handler())
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx)) // probes are answered while draining
+	defer stopServing()
+	g.Go(func() error { return metricsServer.serve(serving) })
+	g.Go(func() error { return healthServer.serve(serving) })
+	g.Go(func() error {
+		defer stopServing()
+		return project(gctx, o, log, m, h)
+	})
+	err = g.Wait()
+	log.Info("stopped", zap.Error(err))
+	return err
+}
+
+// project waits for the root and runs the Projector on it.
+func project(ctx context.Context, o *options, log *zap.Logger, m *metrics.Metrics, h *health) error {
+	clock := rotation.SystemClock()
+	c := projector.Config{
+		NodeName: o.nodeName, PodSelector: o.selector, Selection: projector.Selection(o.volumes),
+		MaxInFlight: o.maxInFlight, Clock: clock, Metrics: m, Log: log,
+	}
+	var current atomic.Pointer[projector.Projector]
+	if err := connect(&c, o, &current); err != nil {
+		return err
+	}
+	root, err := openRoot(ctx, o, log, h)
+	if ctx.Err() != nil {
+		return nil // ended while it was a standby
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	c.Root = root
+	p, err := projector.New(c)
+	if err != nil {
+		return err
+	}
+	current.Store(p)
+	h.projector.Store(p)
+	h.standby.Store(false)
+	return p.Run(ctx)
+}
+
+// connect makes the clients. Every answer tells the Projector the server's time.
+func connect(c *projector.Config, o *options, current *atomic.Pointer[projector.Projector]) error {
+	config, err := restConfig(o)
+	if err != nil {
+		return err
+	}
+	hear := func(server time.Time, sent, received rotation.Time) {
+		if p := current.Load(); p != nil {
+			p.Hear(server, sent, received)
+		}
+	}
+	wrap := func(rt http.RoundTripper) http.RoundTripper { return projector.HearServer(rt, c.Clock, hear) }
+	if c.Client, err = watchClient(config, wrap); err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	mint, err := mintClient(config, wrap)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	c.Mint = projector.NewMint(mint, requestTimeout)
+	return nil
+}
+
+func openRoot(ctx context.Context, o *options, log *zap.Logger, h *health) (*projector.Root, error) {
+	root, err := projector.OpenRoot(ctx, o.rootDir, func() {
+		h.standby.Store(true)
+		log.Info("another process holds the root; standing by", zap.String("root", o.rootDir))
+	})
+	if err != nil {
+		return nil, err
+	}
+	fields := []zap.Field{zap.String("root", o.rootDir), zap.String("filesystem", root.Filesystem())}
+	if root.InMemory() {
+		log.Info("root is in memory; tokens reach a disk only through swap", fields...)
+	} else {
+		log.Warn("root is not in memory; tokens are written to a disk", fields...)
+	}
+	return root, nil
+}
+
+func newLogger(o *options, stderr io.Writer) *zap.Logger {
+	config := zap.NewProductionEncoderConfig()
+	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	config.TimeKey = "time"
+	encoder := zapcore.NewJSONEncoder(config)
+	if o.logFormat == "console" {
+		config.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoder = zapcore.NewConsoleEncoder(config)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(stderr)), o.level))
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/token-projector/token-projector/metrics"
+	"github.com/token-projector/token-projector/projector"
+)
+
+// answerBound is how long the owner may take to answer a probe.
+const answerBound = 2 * time.Second
+
+// health answers the probes. It is a standby until a Projector is set.
+type health struct {
+	standby   atomic.Bool // waiting for the root's lock
+	projector atomic.Pointer[projector.Projector]
+}
+
+// handler serves the probes, on a port of their own: they must not need what
+// the metrics may come to need.
+func (h *health) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", h.probe(h.healthy))
+	mux.HandleFunc("GET /readyz", h.probe(h.ready))
+	return mux
+}
+
+func (h *health) probe(check func(context.Context) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), answerBound)
+		defer cancel()
+		if err := check(ctx); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+// healthy: the owner answers, or there is nothing for it to own yet.
+func (h *health) healthy(ctx context.Context) error {
+	if p := h.projector.Load(); p != nil && !p.Responsive(ctx) {
+		return errors.New("the loop does not answer")
+	}
+	return nil
+}
+
+// ready: the root is ours and the pod list complete, or this is a standby that
+// waits for its turn. One failing volume is no reason not to be.
+func (h *health) ready(ctx context.Context) error {
+	p := h.projector.Load()
+	switch {
+	case h.standby.Load():
+		return nil
+	case p == nil:
+		return errors.New("starting")
+	case !p.Synced(ctx):
+		return errors.New("the pod list is not complete yet")
+	}
+	return nil
+}
+
+// snapshot feeds the metrics; a standby has nothing to show but that it is one.
+func (h *health) snapshot(ctx context.Context) (metrics.Snapshot, bool) {
+	if p := h.projector.Load(); p != nil {
+		return p.Snapshot(ctx)
+	}
+	return metrics.Snapshot{}, true
+}
+
+// server serves one handler on one address.
+type server struct {
+	http.Server
+	listener net.Listener
+}
+
+func listen(log *zap.Logger, what, address string, h http.Handler) (*server, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("serve %s: %w", what, err)
+	}
+	log.Info("serving "+what, zap.String("address", l.Addr().String()))
+	return &server{listener: l, Server: http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: zap.NewStdLog(log),
+	}}, nil
+}
+
+// serve answers until ctx ends.
+func (s *server) serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	if err := s.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,309 @@
+package projector
+
+import (
+	"bytes"
+	"maps"
+
+	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// apply takes in what a pod wants now.
+func (s *state) apply(w Wish, now rotation.Time) {
+	if !component(string(w.UID)) {
+		s.log.Error("pod has no usable UID; ignoring it", zap.String("namespace", w.Namespace), zap.String("pod", w.Name))
+		return
+	}
+	if len(w.Volumes) == 0 {
+		s.forget(w.UID, now)
+		return
+	}
+	p := s.pods[w.UID]
+	if p != nil && p.gone {
+		p.again = &w
+		s.settle(p, now)
+		return
+	}
+	if p == nil {
+		p = &pod{volumes: make(map[string]*volume)}
+		s.pods[w.UID] = p
+	}
+	s.applyTo(p, w, now)
+}
+
+func (s *state) applyTo(p *pod, w Wish, now rotation.Time) {
+	p.wish = w
+	for i := range w.Volumes {
+		s.applyVolume(p, &w.Volumes[i], now)
+	}
+	for name, v := range p.volumes {
+		if wants(&w, name) || v.gone {
+			continue
+		}
+		s.drop(v) // a container now mounts it: it is the kubelet's
+		v.gone = true
+		s.abandon(v)
+	}
+}
+
+// abandon forgets a volume that is no longer ours, unless a job is in flight.
+// Its directory stays until the pod's goes.
+func (s *state) abandon(v *volume) {
+	if !v.busy {
+		delete(v.pod.volumes, v.key.Volume)
+		s.unwatch(v)
+	}
+}
+
+// unwatch has the watches of a volume closed.
+func (s *state) unwatch(v *volume) { s.closing = append(s.closing, s.takeWatches(v)...) }
+
+// takeWatches takes the volume's watches, for a job to close.
+func (s *state) takeWatches(v *volume) []watchHandle {
+	h := v.watch
+	v.watch = watchHandle{}
+	if len(h.descriptors()) == 0 {
+		return nil
+	}
+	for _, fd := range h.descriptors() {
+		delete(s.watched, fd)
+	}
+	return []watchHandle{h}
+}
+
+func wants(w *Wish, name string) bool {
+	for i := range w.Volumes {
+		if w.Volumes[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
+	v := p.volumes[wish.Name]
+	if v == nil {
+		v = &volume{
+			key: Key{PodUID: p.wish.UID, Volume: wish.Name}, pod: p,
+			seen: now.Mono, files: map[string]published{},
+		}
+		p.volumes[wish.Name] = v
+	}
+	v.wish, v.gone = wish, false
+	if len(v.tokens) == 0 {
+		v.tokens = newTokens(v.key, wish)
+	}
+	if len(v.uses) == 0 {
+		s.watchObjects(v)
+	}
+	s.examine(v)
+	s.plan(v, s.server(now))
+}
+
+func newTokens(k Key, wish *Volume) []token {
+	var tokens []token
+	for _, src := range wish.Sources {
+		if src.Token != nil {
+			seed := rotation.NewSeed(string(k.PodUID), k.Volume, src.Token.Path)
+			tokens = append(tokens, token{source: src.Token, seed: seed})
+		}
+	}
+	return tokens
+}
+
+// forget takes in that a pod is gone or wants nothing any more.
+func (s *state) forget(uid types.UID, now rotation.Time) {
+	p := s.pods[uid]
+	if p == nil {
+		return
+	}
+	p.again = nil
+	if !p.gone {
+		p.gone = true
+		for _, v := range p.volumes {
+			s.drop(v)
+		}
+	}
+	s.settle(p, now)
+}
+
+// settle decides about a pod that is gone, once none of its volumes has a job
+// in flight: it begins anew if it is wanted after all, and is removed if the
+// pod list is known to be complete.
+func (s *state) settle(p *pod, now rotation.Time) {
+	if !p.gone || p.removing {
+		return
+	}
+	for _, v := range p.volumes {
+		if v.busy {
+			return
+		}
+	}
+	switch {
+	case p.again != nil:
+		s.revive(p, now)
+	case s.synced:
+		at := s.server(now)
+		s.removals.Set(p, at, at)
+	}
+}
+
+// revive begins anew with a pod whose directory may still be there.
+func (s *state) revive(p *pod, now rotation.Time) {
+	s.removals.Remove(p)
+	for _, v := range p.volumes {
+		s.unwatch(v)
+	}
+	w := *p.again
+	s.pods[w.UID] = &pod{volumes: make(map[string]*volume)}
+	s.applyTo(s.pods[w.UID], w, now)
+}
+
+// drop takes a volume out of everything but its pod's removal.
+func (s *state) drop(v *volume) {
+	s.mints.Remove(v)
+	s.disks.Remove(v)
+	s.unhold(v)
+	s.releaseObjects(v)
+}
+
+// replace takes in a complete list of pods: what is not in it is gone.
+func (s *state) replace(wishes []Wish, now rotation.Time) {
+	listed := make(map[types.UID]bool, len(wishes))
+	for _, w := range wishes {
+		listed[w.UID] = true
+		s.apply(w, now)
+	}
+	if !s.synced {
+		s.log.Info("pod list complete", zap.Int("pods", len(wishes)))
+		s.synced = true
+	}
+	for uid, p := range s.pods {
+		if !listed[uid] {
+			s.forget(uid, now)
+		}
+		s.settle(p, now)
+	}
+}
+
+// orphans takes in the pods that have a directory in the root: those that
+// nobody wants are removed after the pod list is complete.
+func (s *state) orphans(uids []types.UID, now rotation.Time) {
+	for _, uid := range uids {
+		if s.pods[uid] == nil {
+			s.pods[uid] = &pod{wish: Wish{UID: uid}, gone: true}
+		}
+		s.settle(s.pods[uid], now)
+	}
+}
+
+// watchObjects notes the volume as a user of the objects it is made of.
+func (s *state) watchObjects(v *volume) {
+	for i := range v.wish.Sources {
+		src := v.wish.Sources[i].ConfigMap
+		if src == nil {
+			continue
+		}
+		o := s.objects[src.Ref]
+		if o == nil {
+			o = &object{users: make(map[*volume]bool)}
+			s.objects[src.Ref] = o
+			s.watching = append(s.watching, src.Ref)
+		}
+		o.users[v] = true
+		v.uses = append(v.uses, src.Ref)
+	}
+}
+
+// releaseObjects ends that use; an object without users is watched no more.
+func (s *state) releaseObjects(v *volume) {
+	for _, ref := range v.uses {
+		o := s.objects[ref]
+		if o == nil {
+			continue
+		}
+		if delete(o.users, v); len(o.users) == 0 {
+			delete(s.objects, ref)
+			s.released = append(s.released, ref)
+		}
+	}
+	v.uses = nil
+}
+
+// touch takes in what an object holds now; nil data: it does not exist.
+func (s *state) touch(ref ObjectRef, data map[string][]byte, now rotation.Time) {
+	o := s.objects[ref]
+	if o == nil {
+		return
+	}
+	same := o.known && o.err == "" && (data == nil) == (o.data == nil) && maps.EqualFunc(data, o.data, bytes.Equal)
+	o.known, o.data, o.err = true, data, ""
+	if same {
+		return
+	}
+	s.reexamine(o, now)
+}
+
+// untouchable takes in that an object cannot be read; what it last held stays.
+func (s *state) untouchable(ref ObjectRef, why string, now rotation.Time) {
+	o := s.objects[ref]
+	if o == nil || o.err == why {
+		return
+	}
+	o.err = why
+	s.reexamine(o, now)
+}
+
+func (s *state) reexamine(o *object, now rotation.Time) {
+	for v := range o.users {
+		s.examine(v)
+		s.plan(v, s.server(now))
+	}
+}
+
+// verify takes in a hint that a volume's directory may have been changed.
+func (s *state) verify(k Key, now rotation.Time) {
+	p := s.pods[k.PodUID]
+	if p == nil || p.volumes[k.Volume] == nil {
+		return
+	}
+	s.verifyVolume(p.volumes[k.Volume], now)
+}
+
+// hint takes in that something happened to a watched directory.
+func (s *state) hint(descriptor int, now rotation.Time) {
+	if v := s.watched[descriptor]; v != nil {
+		s.verifyVolume(v, now)
+		return
+	}
+	if len(s.stray) >= maxStray {
+		clear(s.stray) // of watches that have long been closed
+	}
+	s.stray[descriptor] = true
+}
+
+const maxStray = 4096
+
+// hintsLost takes in that the kernel dropped events: any volume may have changed.
+func (s *state) hintsLost(err error, now rotation.Time) {
+	s.log.Warn("events on disk were lost; reading every volume", zap.Error(err))
+	for _, p := range s.pods {
+		for _, v := range p.volumes {
+			s.verifyVolume(v, now)
+		}
+	}
+}
+
+func (s *state) verifyVolume(v *volume, now rotation.Time) {
+	if v.busy { // the job may have looked already
+		v.hinted = true
+		return
+	}
+	at := s.server(now).Add(hintDelay)
+	if v.verifyAt.After(at) {
+		v.verifyAt = at
+		s.plan(v, s.server(now))
+	}
+}

@@ -1,0 +1,84 @@
+package projector
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// Claims is what a projected token says of itself. Nobody has verified the
+// signature: the file lies in a directory that only its pod and we can write,
+// and a pod can fool nobody but itself.
+type Claims struct {
+	Subject   string
+	Audience  []string
+	PodUID    types.UID
+	NotBefore time.Time
+	Lifetime  rotation.Lifetime // ends at warnafter where the server extended exp
+}
+
+// Algorithms a Kubernetes API server signs with (pkg/serviceaccount/jwt.go and
+// the external signer's list).
+var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.ES512}
+
+var errNoLifetime = errors.New("token states no iat or no exp")
+
+// ParseClaims reads the claims of a token without verifying its signature. The
+// error never holds any of the token.
+func ParseClaims(token []byte) (Claims, error) {
+	parsed, err := jwt.ParseSigned(string(token), algorithms)
+	if err != nil {
+		return Claims{}, errors.New("not a signed JWT")
+	}
+	var std jwt.Claims
+	var private struct {
+		Kubernetes struct {
+			Pod struct {
+				UID types.UID `json:"uid"`
+			} `json:"pod"`
+			WarnAfter *jwt.NumericDate `json:"warnafter"`
+		} `json:"kubernetes.io"`
+	}
+	if parsed.UnsafeClaimsWithoutVerification(&std, &private) != nil {
+		return Claims{}, errors.New("claims are not those of a service account token")
+	}
+	if std.IssuedAt == nil || std.Expiry == nil {
+		return Claims{}, errNoLifetime
+	}
+	c := Claims{
+		Subject: std.Subject, Audience: std.Audience, PodUID: private.Kubernetes.Pod.UID,
+		Lifetime: rotation.Lifetime{Issued: std.IssuedAt.Time(), Expires: std.Expiry.Time()},
+	}
+	if std.NotBefore != nil {
+		c.NotBefore = std.NotBefore.Time()
+	}
+	// A 3607 s token carries an exp one year away; warnafter is the honest end
+	// (kubernetes/kubernetes#105801).
+	if w := private.Kubernetes.WarnAfter; w != nil && w.Time().Before(c.Lifetime.Expires) {
+		c.Lifetime.Expires = w.Time()
+	}
+	if c.Lifetime.TTL() <= 0 {
+		return Claims{}, errNoLifetime
+	}
+	return c, nil
+}
+
+// fits says why the token is not one for this request, or nil. A wish without
+// an audience fits any: the server chose.
+func (c Claims) fits(r Request) error {
+	switch {
+	case c.Subject != "system:serviceaccount:"+r.Namespace+":"+r.ServiceAccount:
+		return errors.New("token is for another service account")
+	case c.PodUID != r.PodUID:
+		return errors.New("token is bound to another pod")
+	case r.Audience != "" && !slices.Equal(c.Audience, []string{r.Audience}):
+		return errors.New("token is for another audience")
+	}
+	return nil
+}

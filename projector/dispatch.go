@@ -1,0 +1,222 @@
+package projector
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// job is one piece of I/O for a worker; exactly one of the fields is set.
+type job struct {
+	mint    *mintJob
+	publish *publishJob
+	read    *readJob
+	remove  *removeJob
+}
+
+type mintJob struct {
+	v       *volume
+	token   int // index into v.tokens
+	request Request
+	sent    rotation.Time
+}
+
+type readJob struct {
+	v     *volume
+	key   Key
+	watch watchHandle
+}
+
+type publishJob struct {
+	v      *volume
+	key    Key
+	now    time.Time // names the version
+	files  []atomicwriter.File
+	sweep  []string
+	verify bool // nothing was known to differ
+	watch  watchHandle
+	sent   rotation.Time
+}
+
+type removeJob struct {
+	p       *pod // nil: only the watches are to be closed
+	uid     string
+	watches []watchHandle
+}
+
+// dispatch decides which jobs to start at now and leaves them in s.jobs.
+func (s *state) dispatch(now rotation.Time) {
+	for s.minting < s.maxInFlight && s.mintNext(now) {
+	}
+	for s.onDisk < s.maxDisk && s.diskNext(now) {
+	}
+}
+
+// mintNext starts the mint that is wanted most, if any may be sent now.
+func (s *state) mintNext(now rotation.Time) bool {
+	server := s.server(now)
+	var v *volume
+	switch ok, _ := s.outage.Probe(now.Mono); {
+	case !ok:
+		return false
+	case s.outage.Open():
+		v = s.probe(server)
+	case s.clock.Doubtful(now) && s.minting > 0:
+		return false // one answer will tell the time; then the rest can be judged
+	default:
+		v, _ = s.mints.Pop(server)
+	}
+	if v == nil {
+		return false
+	}
+	if t := v.nextToken(server); t != nil { // nil: retired since it was queued
+		if s.outage.Open() {
+			s.outage.Probing(now.Mono)
+		}
+		s.startMint(v, t, now)
+	}
+	return true
+}
+
+// probe picks the volume to ask the server with while it is out: each time
+// another one, soonest expiry first; then one that is not due yet; then those
+// that failed before, in their order.
+func (s *state) probe(server time.Time) *volume {
+	if v, ok := s.mints.Pop(server); ok {
+		return v
+	}
+	if v, ok := s.mints.PopEarly(server); ok {
+		if t := v.nextToken(server); t != nil && t.retryAt.IsZero() && !server.Before(t.floor) {
+			return v
+		}
+		s.plan(v, server)
+	}
+	i := slices.IndexFunc(s.held, func(h *volume) bool { return !h.busy }) // one may be being read back
+	if i < 0 {
+		return nil
+	}
+	v := s.held[i]
+	s.unhold(v)
+	return v
+}
+
+func (s *state) unhold(v *volume) {
+	if v.held {
+		v.held = false
+		s.held = slices.DeleteFunc(s.held, func(h *volume) bool { return h == v })
+	}
+}
+
+func (s *state) startMint(v *volume, t *token, now rotation.Time) {
+	s.begin(v)
+	s.minting++
+	w := &v.pod.wish
+	s.jobs = append(s.jobs, job{mint: &mintJob{
+		v: v, token: v.index(t), sent: now,
+		request: Request{
+			Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
+			PodName: w.Name, PodUID: w.UID,
+			Audience: t.source.Audience, ExpirationSeconds: t.source.ExpirationSeconds,
+		},
+	}})
+}
+
+func (v *volume) index(t *token) int {
+	for i := range v.tokens {
+		if &v.tokens[i] == t {
+			return i
+		}
+	}
+	return -1
+}
+
+// begin marks a volume as having a job in flight.
+func (s *state) begin(v *volume) {
+	v.busy = true
+	s.mints.Remove(v)
+	s.disks.Remove(v)
+}
+
+// diskNext starts the disk job that is wanted most, if any is due.
+func (s *state) diskNext(now rotation.Time) bool {
+	server := s.server(now)
+	if len(s.closing) > 0 {
+		s.onDisk++
+		s.jobs = append(s.jobs, job{remove: &removeJob{watches: s.closing}})
+		s.closing = nil
+		return true
+	}
+	if v, ok := s.disks.Pop(server); ok {
+		s.begin(v)
+		s.onDisk++
+		s.jobs = append(s.jobs, s.diskJob(v, now))
+		return true
+	}
+	p, ok := s.removals.Pop(server)
+	if !ok {
+		return false
+	}
+	p.removing = true
+	s.onDisk++
+	r := &removeJob{p: p, uid: string(p.wish.UID)}
+	for _, v := range p.volumes {
+		r.watches = append(r.watches, s.takeWatches(v)...)
+	}
+	s.jobs = append(s.jobs, job{remove: r})
+	return true
+}
+
+func (s *state) diskJob(v *volume, now rotation.Time) job {
+	if !v.known {
+		return job{read: &readJob{v: v, key: v.key, watch: v.watch}}
+	}
+	c := s.resolve(v)
+	files := make([]atomicwriter.File, 0, len(c.files))
+	for _, path := range slices.Sorted(maps.Keys(c.files)) {
+		files = append(files, c.files[path])
+	}
+	return job{publish: &publishJob{
+		v: v, key: v.key, now: now.Wall, files: files, sweep: v.sweepable(s.server(now)),
+		verify: !v.dirty, watch: v.watch, sent: now,
+	}}
+}
+
+// sweepable names the versions that have been stale for long enough.
+func (v *volume) sweepable(now time.Time) []string {
+	var names []string
+	for _, old := range v.stale {
+		if !now.Before(old.at.Add(staleAge)) {
+			names = append(names, old.name)
+		}
+	}
+	return names
+}
+
+// wake is when dispatch may have something to do again, as a pause from now;
+// never more than a minute, because clocks step and machines sleep.
+func (s *state) wake(now rotation.Time) time.Duration {
+	pause := time.Minute
+	server := s.server(now)
+	earlier := func(at time.Time, ok bool) {
+		if ok {
+			pause = min(pause, at.Sub(server))
+		}
+	}
+	if s.onDisk < s.maxDisk {
+		earlier(s.disks.Next(server))
+		earlier(s.removals.Next(server))
+	}
+	if s.minting < s.maxInFlight {
+		ok, at := s.outage.Probe(now.Mono)
+		switch {
+		case !ok:
+			pause = min(pause, at-now.Mono)
+		case !s.clock.Doubtful(now) || s.minting == 0:
+			earlier(s.mints.Next(server))
+		}
+	}
+	return max(pause, 0)
+}

@@ -1,0 +1,313 @@
+package projector
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// end takes back a volume from a job and reports whether it is still wanted.
+func (s *state) end(v *volume, now rotation.Time) bool {
+	v.busy = false
+	if v.pod.gone {
+		s.settle(v.pod, now)
+		return false
+	}
+	if v.gone {
+		s.abandon(v)
+		return false
+	}
+	return true
+}
+
+// finishMint takes in the answer to a mintJob.
+func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
+	s.minting--
+	if !m.ServerTime.IsZero() {
+		s.hear(m.ServerTime, j.sent, now)
+	}
+	if err == nil && s.clock.Heard() {
+		err = m.untimely(s.server(now))
+	}
+	label := "201"
+	var failed *MintError
+	if err != nil {
+		failed = asMintError(err)
+		label = failed.label()
+	}
+	s.metrics.TokenRequest(label, now.Mono-j.sent.Mono, now.Wall)
+	if failed == nil || !failed.ofServer() { // any answer that is not of an outage ends it
+		if s.outage.Succeeded(j.sent.Mono) {
+			s.release(now)
+		}
+	}
+	wanted := s.end(j.v, now)
+	t := &j.v.tokens[j.token]
+	if failed == nil {
+		t.fresh, t.next, t.took = m.Token, m.Lifetime, s.server(now)
+		t.failures, t.suspect, t.err, t.retryAt = 0, false, nil, time.Time{}
+	} else {
+		s.failMint(j, t, failed, wanted, now)
+	}
+	if wanted {
+		s.examine(j.v)
+		s.plan(j.v, s.server(now))
+	}
+}
+
+// failMint spaces the next attempt of a token: behind the probes if the server
+// is out, else by its own backoff.
+func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, now rotation.Time) {
+	server := s.server(now)
+	wasOpen := s.outage.Open()
+	if failed.ofServer() && s.outage.Failed(j.sent.Mono, now.Mono, failed.RetryAfter, t.suspect) {
+		if !wasOpen {
+			s.log.Warn("API server does not answer token requests; probing", zap.String("error", failed.Error()))
+		}
+		if wanted {
+			j.v.held = true
+			s.held = append(s.held, j.v)
+		}
+	} else {
+		t.suspect = t.suspect || failed.ofServer()
+		t.failures++
+		pause := rotation.Backoff(t.seed, t.failures, t.life.Expires.Sub(server))
+		t.retryAt = server.Add(max(pause, min(failed.RetryAfter, time.Minute)))
+	}
+	if t.life.Expires.IsZero() || !server.Before(t.due) { // a probe that came early changes nothing yet
+		t.err = volumeErrorf(ReasonTokenRequest, "token %q (audience %q): %v", t.source.Path, t.source.Audience, failed)
+	}
+}
+
+// release ends an outage: every token that failed in it is tried at once, and
+// one that then fails again while the server answers is on its own.
+func (s *state) release(now rotation.Time) {
+	s.log.Info("API server answers token requests again", zap.Int("held", len(s.held)))
+	held := s.held
+	s.held = nil
+	for _, v := range held {
+		v.held = false
+		for i := range v.tokens {
+			v.tokens[i].suspect = v.tokens[i].suspect || v.tokens[i].err != nil
+		}
+		s.plan(v, s.server(now))
+	}
+}
+
+// found is what a disk job says of a volume's directory.
+type found struct {
+	watch    watchHandle
+	detached bool // the directory is another one than before
+	stale    []string
+	err      error
+}
+
+// tend takes in what every disk job learns.
+func (s *state) tend(v *volume, f found, now time.Time) {
+	s.rewatch(v, f.watch, now)
+	if f.detached && !v.detached {
+		v.detached = true
+		s.log.Warn("volume directory was deleted or replaced; containers still hold the old one until they restart", v.fields()...)
+	}
+	var stale []staleVersion
+	for _, name := range f.stale {
+		at := now
+		for _, old := range v.stale {
+			if old.name == name {
+				at = old.at
+			}
+		}
+		stale = append(stale, staleVersion{name, at})
+	}
+	v.stale = oldestFirst(stale)
+	if f.err == nil {
+		v.failures, v.retryAt, v.diskErr = 0, time.Time{}, nil
+		return
+	}
+	v.failures++
+	v.retryAt = now.Add(rotation.Backoff(v.seed(), v.failures, 0))
+	v.verifyAt = v.retryAt
+	v.diskErr = volumeErrorf(ReasonDisk, "%v", f.err)
+}
+
+// rewatch takes over the watches that a job has set. A hint that outran the job
+// is not lost.
+func (s *state) rewatch(v *volume, h watchHandle, now time.Time) {
+	for _, fd := range v.watch.descriptors() {
+		delete(s.watched, fd)
+	}
+	v.watch, v.verifyAt = h, now.Add(s.sweepOf(h))
+	for _, fd := range h.descriptors() {
+		s.watched[fd] = v
+		v.hinted = v.hinted || s.stray[fd]
+		delete(s.stray, fd)
+	}
+	if v.hinted {
+		v.hinted, v.verifyAt = false, now.Add(hintDelay)
+	}
+}
+
+// seed tells volumes apart when all of them retry at once.
+func (v *volume) seed() rotation.Seed { return rotation.NewSeed(string(v.key.PodUID), v.key.Volume) }
+
+// finishRead takes in what was on disk before us.
+func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]byte, claims map[string]Claims, f found, now rotation.Time) {
+	s.onDisk--
+	v, server := j.v, s.server(now)
+	s.tend(v, f, server)
+	wanted := s.end(v, now)
+	if f.err == nil {
+		v.known, v.whole = true, version.Name != ""
+		for i, e := range version.Files {
+			v.files[e.Path] = published{sum: sums[i], mode: e.Mode}
+		}
+		s.adopt(v, claims, server)
+	}
+	if wanted {
+		s.examine(v)
+		s.plan(v, server)
+	}
+}
+
+// adopt takes the tokens on disk that fit the wish, whatever their lifetime.
+// Anything odd stays where it is and is minted anew, for that entry alone.
+func (s *state) adopt(v *volume, claims map[string]Claims, server time.Time) {
+	w, n := &v.pod.wish, 0
+	for i := range v.tokens {
+		t := &v.tokens[i]
+		c, ok := claims[t.source.Path]
+		r := Request{Namespace: w.Namespace, ServiceAccount: w.ServiceAccount, PodUID: w.UID, Audience: t.source.Audience}
+		if !ok || c.fits(r) != nil {
+			continue
+		}
+		t.life = c.Lifetime
+		t.due = t.life.DueAdopted(t.seed, server)
+		t.floor = t.life.Floor(t.life.Issued)
+		n++
+	}
+	if s.clock.Heard() {
+		v.doubt(server)
+	}
+	s.metrics.Adopted(n)
+}
+
+// finishPublish takes in the outcome of a publishJob.
+func (s *state) finishPublish(j *publishJob, r atomicwriter.Result, f found, now rotation.Time) {
+	s.onDisk--
+	v, server := j.v, s.server(now)
+	s.observePublish(j, r, f, now)
+	s.tend(v, f, server)
+	wanted := s.end(v, now)
+	switch {
+	case f.err != nil && r.Outcome != atomicwriter.Written: // after the swap, an error is about leftovers
+	case r.Outcome == atomicwriter.Incomplete:
+		s.lose(v, r.Lost)
+	default:
+		s.commit(v, j, r, now)
+	}
+	if wanted {
+		s.examine(v)
+		s.plan(v, server)
+	}
+}
+
+func (s *state) observePublish(j *publishJob, r atomicwriter.Result, f found, now rotation.Time) {
+	result := "unchanged"
+	switch {
+	case f.err != nil:
+		result = "error"
+	case r.Outcome == atomicwriter.Written:
+		result = "written"
+	}
+	s.metrics.Publish(result, now.Mono-j.sent.Mono)
+	if f.err == nil && (r.Outcome == atomicwriter.Incomplete || j.verify && r.Outcome != atomicwriter.Unchanged) {
+		s.metrics.Repaired()
+		j.v.storm(s.server(now))
+		if j.v.pace == hintDelay {
+			s.log.Warn("volume was altered on disk; repairing", j.v.fields()...)
+		}
+	}
+}
+
+// storm slows repairs down while somebody keeps altering the volume.
+func (v *volume) storm(now time.Time) {
+	if now.Sub(v.repairedAt) > calmAfter {
+		v.pace = 0
+	}
+	v.pace, v.repairedAt = max(min(2*v.pace, maxPace), hintDelay), now
+}
+
+// lose takes in that files to be carried over are not on disk any more: their
+// tokens are minted anew, at once.
+func (s *state) lose(v *volume, paths []string) {
+	for _, path := range paths {
+		delete(v.files, path)
+		for i := range v.tokens {
+			if t := &v.tokens[i]; t.source.Path == path {
+				t.life, t.due, t.floor = rotation.Lifetime{}, time.Time{}, time.Time{}
+			}
+		}
+	}
+}
+
+// commit takes in that a version with everything the job held is current.
+func (s *state) commit(v *volume, j *publishJob, r atomicwriter.Result, now rotation.Time) {
+	clear(v.files)
+	for i, f := range j.files {
+		v.files[f.Path] = published{sum: r.Sums[i], mode: f.Mode}
+	}
+	for i := range v.tokens {
+		if t := &v.tokens[i]; !t.fresh.empty() {
+			s.commitToken(v, t, now)
+		}
+	}
+	if !v.whole {
+		v.whole = true
+		s.metrics.FirstProjection(now.Mono - v.seen)
+		s.log.Info("volume published", v.fields()...)
+	}
+	if s.published != nil && r.Outcome == atomicwriter.Written {
+		s.published(Published{Key: v.key, Version: r.Version})
+	}
+}
+
+// commitToken takes in that the fresh token is on disk.
+func (s *state) commitToken(v *volume, t *token, now rotation.Time) {
+	first := t.life.Expires.IsZero()
+	if !first {
+		late := s.server(now).Sub(t.life.Limit())
+		s.metrics.RefreshLateness(late)
+		s.log.Debug("token refreshed", append(v.fields(), zap.String("path", t.source.Path), zap.Duration("late", max(late, 0)))...)
+	}
+	t.life, t.fresh = t.next, Token{}
+	t.floor = t.life.Floor(t.took)
+	t.due = t.life.Due(t.seed, first)
+}
+
+// finishRemove takes in that a pod's directory is gone, or could not be removed.
+func (s *state) finishRemove(j *removeJob, err error, now rotation.Time) {
+	s.onDisk--
+	p := j.p
+	if p == nil {
+		return
+	}
+	p.removing = false
+	fields := []zap.Field{zap.String("namespace", p.wish.Namespace), zap.String("pod", p.wish.Name), zap.String("uid", j.uid)}
+	switch {
+	case p.again != nil:
+		s.revive(p, now)
+	case err == nil:
+		delete(s.pods, p.wish.UID)
+		s.log.Info("pod directory removed", fields...)
+	default:
+		p.failures++
+		if p.failures == 1 {
+			s.log.Warn("pod directory could not be removed; trying on", append(fields, zap.Error(err))...)
+		}
+		at := s.server(now).Add(rotation.Backoff(rotation.NewSeed(j.uid), p.failures, 0))
+		s.removals.Set(p, at, at)
+	}
+}

@@ -1,0 +1,465 @@
+package projector
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// TestDeleteDuringAJob: the removal waits for the job, whatever its outcome, and
+// then nothing of the pod remains, nor is anything else done for it.
+func TestDeleteDuringAJob(t *testing.T) {
+	for name, kind := range map[string]func(job) bool{"mint": isMint, "read": isRead, "publish": isPublish} {
+		for outcome, spoil := range map[string]func(*rig){
+			"success": func(*rig) {}, "refused": func(r *rig) { r.answer = refusing(403, 0) },
+			"unanswered": func(r *rig) { r.answer = refusing(0, 0) },
+			"disk":       func(r *rig) { r.broken = errors.New("input/output error") },
+		} {
+			r := settled(t, 0, 0)
+			r.apply(lonePod(1, 3600))
+			j := r.until(kind)
+			r.s.forget(uid(1), r.now)
+			if jobs := r.turn(); len(jobs) != 0 {
+				t.Errorf("%s, %s: %+v started beside the job", name, outcome, jobs)
+			}
+			spoil(r)
+			asked := len(r.requests)
+			r.finish(j)
+			r.broken, r.answer = nil, r.good
+			jobs := r.turn()
+			if len(jobs) != 1 || !isRemoval(jobs[0]) {
+				t.Fatalf("%s, %s: %+v after the job", name, outcome, jobs)
+			}
+			r.run(2 * time.Hour)
+			if len(r.files) != 0 || len(r.s.pods) != 0 || len(r.requests) != asked {
+				t.Errorf("%s, %s: %d files, %d pods, %d more requests", name, outcome, len(r.files), len(r.s.pods), len(r.requests)-asked)
+			}
+			if r.s.mints.Len()+r.s.disks.Len()+r.s.removals.Len()+len(r.s.held) != 0 {
+				t.Errorf("%s, %s: something is still queued", name, outcome)
+			}
+		}
+	}
+}
+
+// TestAgainWhileBeingRemoved: a pod that is wanted after all begins anew, with
+// whatever the removal has left.
+func TestAgainWhileBeingRemoved(t *testing.T) {
+	for name, broken := range map[string]error{"removed": nil, "not removed": errors.New("busy")} {
+		r := settled(t, 1, 3600)
+		r.s.forget(uid(0), r.now)
+		removal := r.until(isRemoval)
+		r.apply(lonePod(0, 3600))
+		if jobs := r.turn(); len(jobs) != 0 {
+			t.Errorf("%s: %+v started beside the removal", name, jobs)
+		}
+		r.broken = broken
+		r.finish(removal)
+		r.broken = nil
+		r.drain()
+		v := r.volume(extra(0))
+		want := 2 // minted anew
+		if broken != nil {
+			want = 1 // adopted
+		}
+		if v.condition() != "ready" || len(r.requests) != want || len(r.files) != 1 || v.pod.gone {
+			t.Errorf("%s: %s, %d requests", name, v.condition(), len(r.requests))
+		}
+	}
+}
+
+// TestAgainAndForgottenWhileBeingRemoved: the last word counts.
+func TestAgainAndForgottenWhileBeingRemoved(t *testing.T) {
+	r := settled(t, 1, 3600)
+	r.s.forget(uid(0), r.now)
+	removal := r.until(isRemoval)
+	r.apply(lonePod(0, 3600))
+	r.s.forget(uid(0), r.now)
+	r.finish(removal)
+	r.drain()
+	if len(r.s.pods) != 0 || len(r.files) != 0 {
+		t.Errorf("%d pods, %d volumes on disk", len(r.s.pods), len(r.files))
+	}
+}
+
+// TestAgainWhileAJobEnds: gone and wanted again before the job ended.
+func TestAgainWhileAJobEnds(t *testing.T) {
+	for name, kind := range map[string]func(job) bool{"mint": isMint, "read": isRead, "publish": isPublish} {
+		r := settled(t, 0, 0)
+		r.apply(lonePod(1, 3600))
+		j := r.until(kind)
+		r.s.forget(uid(1), r.now)
+		r.apply(lonePod(1, 3600))
+		r.turn()
+		if len(r.flying) != 1 {
+			t.Errorf("%s: %d jobs", name, len(r.flying))
+		}
+		r.finish(j)
+		r.drain()
+		if v := r.volume(extra(1)); v.condition() != "ready" || len(r.files) != 1 {
+			t.Errorf("%s: %s", name, v.condition())
+		}
+	}
+}
+
+// TestNothingRemovedBeforeTheList, neither what is forgotten nor what nobody knows.
+func TestNothingRemovedBeforeTheList(t *testing.T) {
+	r := newRig(t)
+	r.files[extra(5)] = map[string]simFile{"stray": {}}
+	r.s.orphans([]types.UID{uid(5), uid(1)}, r.now)
+	r.apply(lonePod(1, 3600))
+	r.apply(lonePod(2, 3600))
+	r.drain()
+	r.s.forget(uid(2), r.now)
+	r.run(24 * time.Hour)
+	if len(r.files) != 3 || r.s.synced {
+		t.Errorf("%d volumes on disk", len(r.files))
+	}
+	r.s.replace([]Wish{Desired(lonePod(1, 3600), SelectAll)}, r.now)
+	r.drain()
+	if _, ok := r.files[extra(1)]; !ok || len(r.files) != 1 || len(r.s.pods) != 1 {
+		t.Errorf("on disk %v, %d pods", r.files, len(r.s.pods))
+	}
+}
+
+// TestReplaceForgetsWhatIsNotListed, and an empty list is a list.
+func TestReplaceForgetsWhatIsNotListed(t *testing.T) {
+	r := settled(t, 3, 3600)
+	r.s.replace([]Wish{Desired(lonePod(1, 3600), SelectAll), {UID: uid(2)}}, r.now)
+	r.drain()
+	if _, ok := r.files[extra(1)]; !ok || len(r.files) != 1 {
+		t.Errorf("%d volumes on disk", len(r.files))
+	}
+	r.s.replace(nil, r.now)
+	r.drain()
+	if len(r.files) != 0 || len(r.s.pods) != 0 {
+		t.Errorf("%d volumes on disk", len(r.files))
+	}
+}
+
+// TestRemovalRetries, ever more slowly, until it is done.
+func TestRemovalRetries(t *testing.T) {
+	r := settled(t, 1, 3600)
+	r.broken = errors.New("device or resource busy")
+	r.s.forget(uid(0), r.now)
+	r.run(time.Hour)
+	if p := r.s.pods[uid(0)]; p == nil || p.failures < 25 || p.failures > 60 {
+		t.Fatalf("%+v", p)
+	}
+	if got := strings.Count(r.logged.String(), "could not be removed"); got != 1 {
+		t.Errorf("logged %d times", got)
+	}
+	r.broken = nil
+	r.run(2 * time.Minute)
+	if len(r.s.pods) != 0 {
+		t.Error("not removed")
+	}
+}
+
+// TestVolumeNoLongerWanted: a container now mounts it, so it is the kubelet's.
+func TestVolumeNoLongerWanted(t *testing.T) {
+	r := newRig(t)
+	r.apply(testPod(1, "vault", 600))
+	r.touchCA()
+	r.drain()
+	r.apply(lonePod(1, 600))
+	r.drain()
+	asked := len(r.requests)
+	r.run(3 * time.Hour)
+	for _, q := range r.requests[asked:] {
+		if q.Audience != "vault" {
+			t.Fatal("a request for a volume that is not wanted")
+		}
+	}
+	if len(r.watching) != 0 || r.volume(extra(1)).condition() != "ready" {
+		t.Errorf("watching %v", r.watching)
+	}
+}
+
+// restarted is a new owner over the same disk, some time later.
+func (r *rig) restarted(after time.Duration) *rig {
+	next := newRig(r.t)
+	next.files, next.made, next.ahead = r.files, r.made, r.ahead
+	next.now = rotation.Time{Mono: time.Minute, Wall: r.now.Wall.Add(after)}
+	next.s.clock = rotation.ServerClock{}
+	next.s.hear(next.server(), next.now, next.now)
+	return next
+}
+
+// TestAdoption: what is right on disk costs no request and no write, however long
+// it lives; anything odd is minted anew, for that entry alone, in place.
+func TestAdoption(t *testing.T) {
+	put := func(changes map[string]any) func(*rig) {
+		return func(r *rig) { r.files[extra(0)]["extra-token"] = simFile{altered(changes), 0o644} }
+	}
+	own := func(changes map[string]any) map[string]any { // altered speaks of uid-1; the pod is uid-0
+		m := map[string]any{"kubernetes.io": map[string]any{"pod": map[string]any{"uid": "uid-0"}}}
+		for k, v := range changes {
+			m[k] = v
+		}
+		return m
+	}
+	at := issuedAt.Unix()
+	for name, tt := range map[string]struct {
+		spoil           func(*rig)
+		requests, moved int
+	}{
+		"right":             {func(*rig) {}, 0, 0},
+		"right, other life": {put(own(map[string]any{"exp": at + 86400})), 0, 0},
+		"a year, warnafter": {put(own(map[string]any{"exp": at + 31536000, "kubernetes.io": map[string]any{
+			"pod": map[string]any{"uid": "uid-0"}, "warnafter": at + 3607}})), 0, 0},
+		"wrong audience": {put(own(map[string]any{"aud": "other"})), 1, 1},
+		"wrong pod":      {put(nil), 1, 1},
+		"wrong account":  {put(own(map[string]any{"sub": "system:serviceaccount:default:x"})), 1, 1},
+		"expired":        {put(own(map[string]any{"iat": at - 900, "exp": at - 300})), 1, 1},
+		"past its limit": {put(own(map[string]any{"iat": at - 3000, "exp": at + 500})), 1, 1},
+		"opaque":         {func(r *rig) { r.files[extra(0)]["extra-token"] = simFile{"opaque", 0o644} }, 1, 1},
+		"wrong mode": {func(r *rig) {
+			f := r.files[extra(0)]["extra-token"]
+			r.files[extra(0)]["extra-token"] = simFile{f.data, 0o600}
+		}, 0, 1},
+		"surplus file": {func(r *rig) { r.files[extra(0)]["more"] = simFile{"x", 0o644} }, 0, 1},
+		"gone":         {func(r *rig) { delete(r.files, extra(0)) }, 1, 1},
+		"no version":   {func(r *rig) { r.files[extra(0)] = nil }, 1, 1},
+	} {
+		r := settled(t, 2, 3600)
+		other := r.files[extra(1)]["extra-token"]
+		tt.spoil(r)
+		spoilt := r.files[extra(0)]["extra-token"]
+		next := r.restarted(10 * time.Second)
+		next.s.replace([]Wish{Desired(lonePod(0, 3600), SelectAll), Desired(lonePod(1, 3600), SelectAll)}, next.now)
+		next.drain()
+		if len(next.requests) != tt.requests || next.made-2 != tt.moved || len(next.published) != tt.moved {
+			t.Errorf("%s: %d requests, %d versions, %d notifications", name, len(next.requests), next.made-2, len(next.published))
+		}
+		if tt.requests == 1 && next.files[extra(0)]["extra-token"] == spoilt || next.files[extra(1)]["extra-token"] != other {
+			t.Errorf("%s: the wrong token was replaced", name)
+		}
+		if next.volume(extra(0)).condition() != "ready" {
+			t.Errorf("%s: %s", name, next.volume(extra(0)).condition())
+		}
+	}
+}
+
+// TestAdoptionOfAWholeVolume: the configMap may come late; what is there serves on.
+func TestAdoptionOfAWholeVolume(t *testing.T) {
+	r := newRig(t)
+	r.apply(testPod(1, "", 0))
+	r.touchCA()
+	r.drain()
+	next := r.restarted(time.Minute)
+	next.apply(testPod(1, "", 0))
+	next.drain()
+	if len(next.requests) != 0 || next.made != 1 || next.volume(access(1)).condition() != "ready" {
+		t.Errorf("before the configMap: %d requests, %d versions", len(next.requests), next.made)
+	}
+	next.touchCA()
+	next.drain()
+	if next.made != 1 {
+		t.Error("the same content was written again")
+	}
+	next.s.touch(rootCA, map[string][]byte{"ca.crt": []byte("new")}, next.now)
+	next.drain()
+	if next.made != 2 || next.files[access(1)]["ca.crt"].data != "new" || len(next.requests) != 0 {
+		t.Errorf("%d versions, %d requests", next.made, len(next.requests))
+	}
+}
+
+// TestAdoptedTokensKeepTheirTimes: a restart does not bring all pods together.
+func TestAdoptedTokensKeepTheirTimes(t *testing.T) {
+	r := settled(t, 50, 3600)
+	next := r.restarted(time.Minute)
+	for i := range 50 {
+		next.apply(lonePod(i, 3600))
+	}
+	next.drain()
+	for i := range 50 {
+		old, adopted := r.volume(extra(i)).tokens[0], next.volume(extra(i)).tokens[0]
+		if !old.due.Equal(adopted.due) || !old.life.Expires.Equal(adopted.life.Expires) || !old.floor.Equal(adopted.floor) {
+			t.Errorf("pod %d: due %v, then %v", i, old.due, adopted.due)
+		}
+	}
+}
+
+// TestRepair: whatever somebody did to a volume is put right, with a request
+// only if the token's own bytes are lost.
+func TestRepair(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil    func(map[string]simFile)
+		requests int
+	}{
+		"token gone":     {func(f map[string]simFile) { delete(f, "token") }, 1},
+		"token altered":  {func(f map[string]simFile) { f["token"] = simFile{"x", 0o644} }, 1},
+		"configMap gone": {func(f map[string]simFile) { delete(f, "ca.crt") }, 0},
+		"more":           {func(f map[string]simFile) { f["more"] = simFile{"x", 0o644} }, 0},
+		"mode":           {func(f map[string]simFile) { f["token"] = simFile{f["token"].data, 0o777} }, 0},
+		"all gone":       {func(f map[string]simFile) { clear(f) }, 1},
+	} {
+		r := newRig(t)
+		r.apply(testPod(1, "", 0))
+		r.touchCA()
+		r.drain()
+		tt.spoil(r.files[access(1)])
+		r.s.verify(access(1), r.now)
+		if r.drain(); r.made != 1 {
+			t.Errorf("%s: repaired without the pause that gathers hints", name)
+		}
+		r.run(time.Second)
+		got := r.files[access(1)]
+		if len(got) != 3 || got["ca.crt"].data != "certificate" || got["token"].mode != 0o644 || len(r.requests) != 1+tt.requests {
+			t.Errorf("%s: %d files, %d requests", name, len(got), len(r.requests)-1)
+		}
+		r.onDisk(access(1), "token")
+		if !r.says("repairing") {
+			t.Errorf("%s: not logged", name)
+		}
+	}
+}
+
+// TestSweep reads every volume back now and then, hint or no hint.
+func TestSweep(t *testing.T) {
+	r := settled(t, 1, 86400)
+	clear(r.files[extra(0)])
+	r.run(sweepEvery + time.Second)
+	if len(r.files[extra(0)]) != 1 {
+		t.Error("not repaired after ten minutes")
+	}
+	if got := r.s.sweepOf(watchHandle{degraded: true}); got != time.Minute {
+		t.Errorf("a volume without watches is read every %v", got)
+	}
+	r.s.degraded = true
+	if got := r.s.sweepOf(watchHandle{}); got != time.Minute {
+		t.Errorf("without watches volumes are read every %v", got)
+	}
+	if r.s.sweep = time.Second; r.s.sweepOf(watchHandle{}) != time.Second {
+		t.Error("slower than the sweep that was asked for")
+	}
+}
+
+// TestDetached: a live volume's directory was deleted or replaced.
+func TestDetached(t *testing.T) {
+	r := settled(t, 1, 3600)
+	r.s.verify(extra(0), r.now)
+	r.pass(time.Second)
+	publish := r.until(isPublish)
+	r.flying = nil
+	files := publish.publish.files
+	result := atomicwriter.Result{Outcome: atomicwriter.Incomplete, Lost: []string{files[0].Path}}
+	r.s.finishPublish(publish.publish, result, found{detached: true}, r.now)
+	delete(r.files, extra(0))
+	r.drain()
+	v := r.volume(extra(0))
+	if v.condition() != "detached" || len(r.files[extra(0)]) != 1 || !r.says("containers still hold the old one") {
+		t.Errorf("%s, %d files", v.condition(), len(r.files[extra(0)]))
+	}
+	if snap := r.s.snapshot(r.now); snap.Volumes["detached"] != 1 {
+		t.Errorf("%+v", snap.Volumes)
+	}
+}
+
+// TestStaleVersionsAreSwept, each ten seconds after it was replaced.
+func TestStaleVersionsAreSwept(t *testing.T) {
+	r := newRig(t)
+	r.apply(testPod(1, "", 0))
+	r.touchCA()
+	r.drain()
+	r.s.touch(rootCA, map[string][]byte{"ca.crt": []byte("new")}, r.now)
+	r.drain()
+	v := r.volume(access(1))
+	if len(v.stale) != 1 || v.stale[0].name != "..v1" {
+		t.Fatalf("%+v", v.stale)
+	}
+	r.pass(staleAge - 1)
+	if jobs := r.turn(); len(jobs) != 0 {
+		t.Errorf("%d jobs 1 ns before ten seconds", len(jobs))
+	}
+	r.pass(1)
+	jobs := r.turn()
+	if len(jobs) != 1 || !slices.Equal(jobs[0].publish.sweep, []string{"..v1"}) {
+		t.Errorf("%+v", jobs)
+	}
+}
+
+// TestHintOfADescriptor finds its volume, also when it came before the job ended
+// that made the watch.
+func TestHintOfADescriptor(t *testing.T) {
+	r := newRig(t)
+	r.apply(lonePod(1, 3600))
+	publish := r.until(isPublish)
+	result := r.publish(publish.publish)
+	r.flying = nil
+	r.s.hint(41, r.now) // the watch was just made
+	r.s.finishPublish(publish.publish, result, found{watch: watchHandle{dir: 40, version: 41}}, r.now)
+	v := r.volume(extra(1))
+	if got := v.verifyAt.Sub(r.server()); got != hintDelay {
+		t.Errorf("the early hint is looked after in %v", got)
+	}
+	v.verifyAt = r.server().Add(time.Hour)
+	r.s.hint(99, r.now)
+	if got := v.verifyAt.Sub(r.server()); got != time.Hour {
+		t.Errorf("a hint of another directory moved the check to %v", got)
+	}
+	r.s.hint(40, r.now)
+	if got := v.verifyAt.Sub(r.server()); got != hintDelay {
+		t.Errorf("the hint is looked after in %v", got)
+	}
+	v.verifyAt = r.server().Add(time.Hour)
+	r.s.hintsLost(errors.New("overflow"), r.now)
+	if got := v.verifyAt.Sub(r.server()); got != hintDelay {
+		t.Errorf("after lost hints it is looked after in %v", got)
+	}
+	r.s.forget(uid(1), r.now)
+	r.s.synced = true
+	r.s.settle(r.s.pods[uid(1)], r.now)
+	removal := r.until(isRemoval)
+	if len(r.s.watched) != 0 || len(removal.remove.watches) != 1 || removal.remove.watches[0].dir != 40 {
+		t.Errorf("watched %v, to be closed %+v", r.s.watched, removal.remove.watches)
+	}
+}
+
+// TestNoSecretInReports: what a server or an object's reader says is scrubbed
+// before it is kept, logged or counted.
+func TestNoSecretInReports(t *testing.T) {
+	secret := altered(nil)
+	body := strings.Split(secret, ".")[1]
+	r := settled(t, 0, 0)
+	r.s.log.Info(secret)
+	if !r.says(body) {
+		t.Fatal("a planted token is not found in the log")
+	}
+	r.logged.Reset()
+	r.apply(testPod(1, "vault", 600))
+	r.answer = func(Request) (Minted, error) { return Minted{}, errors.New("header Bearer " + secret) }
+	r.s.untouchable(rootCA, scrub("denied "+secret), r.now)
+	r.run(time.Minute)
+	for _, k := range []Key{access(1), extra(1)} {
+		v := r.volume(k)
+		if v.err == nil || strings.Contains(v.err.Error(), body) {
+			t.Errorf("%v", v.err)
+		}
+		for _, token := range v.tokens {
+			if token.err != nil && strings.Contains(token.err.Error(), body) {
+				t.Error(token.err)
+			}
+		}
+	}
+	r.answer = r.good
+	r.touchCA()
+	r.run(2 * time.Minute)
+	for k, files := range r.files {
+		for path, f := range files {
+			if strings.Contains(path, "token") && r.says(strings.Split(f.data, ".")[1]) {
+				t.Errorf("the token of %v is in the log", k)
+			}
+		}
+	}
+	if r.says(body) || len(r.files) != 2 {
+		t.Errorf("the log holds what the server said; %d volumes", len(r.files))
+	}
+}

@@ -1,0 +1,272 @@
+package projector
+
+import (
+	"testing"
+	"time"
+)
+
+// TestOutage: while the server fails all of it, the node asks once per 1 to 2 s,
+// each time for another token; the first success releases all.
+func TestOutage(t *testing.T) {
+	for name, code := range map[string]int{"no answer": 0, "401": 401, "429": 429, "500": 500, "503": 503} {
+		r := settled(t, 20, 3600)
+		r.s.sweep = 24 * time.Hour
+		r.run(6 * time.Minute) // 1/8 of the limit: nothing is due yet
+		r.answer = refusing(code, 0)
+		asked := len(r.requests)
+		r.run(2 * time.Hour)
+		probes := r.requests[asked:]
+		if got := len(probes); got < 3000 || got > 7200 {
+			t.Errorf("%s: %d probes in two hours", name, got)
+		}
+		first := firstProbe(probes)
+		for i := first + 1; i < len(probes); i++ {
+			gap := probes[i].at.Sub(probes[i-1].at)
+			if gap < time.Second || gap >= 2*time.Second {
+				t.Fatalf("%s: probe %d after %v", name, i, gap)
+			}
+			if probes[i].PodName == probes[i-1].PodName {
+				t.Fatalf("%s: probes %d and %d ask for the same token", name, i-1, i)
+			}
+		}
+		if !r.s.outage.Open() || r.made != 20 {
+			t.Errorf("%s: open %v, %d versions", name, r.s.outage.Open(), r.made)
+		}
+		r.answer = r.good
+		r.run(2 * time.Second)
+		for i := range 20 {
+			if r.onDisk(extra(i), "extra-token").Lifetime.Expired(r.server()) {
+				t.Errorf("%s: pod %d still has an expired token 2 s after the outage", name, i)
+			}
+		}
+		if r.s.outage.Open() || len(r.s.held) != 0 {
+			t.Errorf("%s: open %v, %d held", name, r.s.outage.Open(), len(r.s.held))
+		}
+	}
+}
+
+// firstProbe is the first of the requests that are spaced as probes: those that
+// were in flight when it began are not.
+func firstProbe(probes []sentRequest) int {
+	for i := 1; i < len(probes); i++ {
+		if probes[i].at.Sub(probes[i-1].at) < 2*time.Second {
+			return i
+		}
+	}
+	return 0
+}
+
+// TestOutageProbesSoonestExpiryFirst.
+func TestOutageProbesSoonestExpiryFirst(t *testing.T) {
+	r := newRig(t)
+	r.s.sweep = 24 * time.Hour
+	for i := range 5 {
+		r.apply(lonePod(i, int64(7200-600*i)))
+	}
+	r.drain()
+	r.pass(90 * time.Minute) // all are due
+	r.s.maxInFlight = 1
+	r.answer = refusing(503, 0)
+	asked := len(r.requests)
+	r.run(8 * time.Second)
+	for i, q := range r.requests[asked:] {
+		if i < 5 && q.PodUID != uid(4-i) {
+			t.Errorf("probe %d is for %s", i, q.PodName)
+		}
+	}
+}
+
+// TestOutageHonoursRetryAfter, of a 429 as of a 503, up to a minute.
+func TestOutageHonoursRetryAfter(t *testing.T) {
+	for _, code := range []int{429, 503} {
+		for asked, least := range map[time.Duration]time.Duration{10 * time.Second: 10 * time.Second, time.Hour: time.Minute} {
+			r := settled(t, 3, 600)
+			r.pass(480 * time.Second)
+			r.answer = refusing(code, asked)
+			before := len(r.requests)
+			r.run(3*least + 10*time.Second)
+			probes := r.requests[before:]
+			for i := 4; i < len(probes); i++ {
+				if gap := probes[i].at.Sub(probes[i-1].at); gap < least || gap >= least+time.Second {
+					t.Errorf("%d, Retry-After %v: probe %d after %v", code, asked, i, gap)
+				}
+			}
+			if len(probes) < 5 {
+				t.Errorf("%d, Retry-After %v: %d requests", code, asked, len(probes))
+			}
+		}
+	}
+}
+
+// TestOutageEndedByARefusal: an answer that is not of an outage ends it too.
+func TestOutageEndedByARefusal(t *testing.T) {
+	r := settled(t, 2, 600)
+	r.pass(480 * time.Second)
+	r.answer = refusing(503, 0)
+	r.drain()
+	if !r.s.outage.Open() {
+		t.Fatal("not open")
+	}
+	r.answer = refusing(403, 0)
+	r.run(5 * time.Second)
+	if r.s.outage.Open() {
+		t.Error("a server that refuses is out")
+	}
+}
+
+// TestLoneFailure: a token that alone fails with a server's error, or times out,
+// opens the outage once at most, then backs off alone; nobody else is late.
+func TestLoneFailure(t *testing.T) {
+	for _, code := range []int{0, 429, 500} {
+		r := settled(t, 6, 600)
+		r.s.sweep = 24 * time.Hour
+		r.answer = func(q Request) (Minted, error) {
+			if q.PodName == "pod-3" {
+				return refusing(code, 0)(q)
+			}
+			return r.good(q)
+		}
+		r.run(20 * time.Minute) // the first failure, and the end of what it opened
+		if !r.volume(extra(3)).tokens[0].suspect {
+			t.Errorf("%d: not suspected", code)
+		}
+		asked := len(r.requests)
+		for range 4 * 60 {
+			r.run(30 * time.Second)
+			if r.s.outage.Open() {
+				t.Fatalf("%d: the outage is open again", code)
+			}
+			for i := range 6 {
+				life := r.onDisk(extra(i), "extra-token").Lifetime
+				if i != 3 && !r.server().Before(life.Limit().Add(time.Second)) {
+					t.Fatalf("%d: pod %d is late", code, i)
+				}
+			}
+		}
+		alone := 0
+		for _, q := range r.requests[asked:] {
+			if q.PodName == "pod-3" {
+				alone++
+			}
+		}
+		if alone < 60 || alone > 90 { // of a pause of 90 s to 2 min
+			t.Errorf("%d: %d attempts in two hours", code, alone)
+		}
+		r.answer = r.good
+		r.run(2 * time.Minute)
+		if v := r.volume(extra(3)); v.err != nil || v.tokens[0].suspect {
+			t.Errorf("%d: %v, suspect %v", code, v.err, v.tokens[0].suspect)
+		}
+	}
+}
+
+// TestStaleFailureOpensNothing: a request that was sent before one that succeeded.
+func TestStaleFailureOpensNothing(t *testing.T) {
+	r := settled(t, 2, 600)
+	r.s.sweep = 24 * time.Hour
+	r.pass(480 * time.Second)
+	r.s.maxInFlight = 1
+	r.turn()
+	slow := r.flight(isMint)
+	r.s.maxInFlight = 2
+	r.pass(time.Second)
+	r.turn()
+	for _, j := range r.flying {
+		if j.mint != nil && j != slow {
+			r.finish(j)
+		}
+	}
+	r.answer = refusing(500, 0)
+	r.finish(slow)
+	if r.s.outage.Open() {
+		t.Error("the server answers, and yet is said to be out")
+	}
+}
+
+// TestDoubtfulClockAsksOnce: after the wall clock leapt, or the machine slept,
+// one request goes out; its answer tells the time, and then the rest is judged.
+func TestDoubtfulClockAsksOnce(t *testing.T) {
+	for name, leap := range map[string]func(*rig){
+		"wall clock stepped ahead": func(r *rig) { r.step(2 * time.Hour) },
+		"machine suspended": func(r *rig) {
+			r.now.Wall = r.now.Wall.Add(2 * time.Hour)
+		},
+	} {
+		r := settled(t, 10, 3600)
+		r.s.sweep = 240 * time.Hour
+		r.run(6 * time.Minute)
+		asked := len(r.requests)
+		leap(r)
+		r.turn()
+		if got := len(r.requests) - asked; got != 1 {
+			t.Errorf("%s: %d requests at once", name, got)
+		}
+		r.turn()
+		if got := len(r.requests) - asked; got != 1 {
+			t.Errorf("%s: %d requests before the answer", name, got)
+		}
+		r.drain()
+		want := 1 // the clock was wrong, nothing is due
+		if name == "machine suspended" {
+			want = 10 // all have expired meanwhile
+		}
+		if got := len(r.requests) - asked; got != want {
+			t.Errorf("%s: %d requests after the answer, want %d", name, got, want)
+		}
+		if r.s.clock.Doubtful(r.now) {
+			t.Errorf("%s: still in doubt", name)
+		}
+	}
+}
+
+// TestWallClockSetBack: no token is refreshed late, whatever the wall clock says.
+func TestWallClockSetBack(t *testing.T) {
+	r := settled(t, 5, 600)
+	for range 20 {
+		r.step(-7 * time.Hour)
+		r.run(5 * time.Minute)
+		for i := range 5 {
+			if life := r.onDisk(extra(i), "extra-token").Lifetime; !r.server().Before(life.Limit().Add(2 * time.Second)) {
+				t.Fatalf("pod %d is late", i)
+			}
+		}
+	}
+}
+
+// TestClockCorrectionShiftsRetries: what was put off by a wrong clock is not put
+// off by the size of the error.
+func TestClockCorrectionShiftsRetries(t *testing.T) {
+	r := settled(t, 2, 3600)
+	r.apply(lonePod(8, 3600))
+	r.answer = refusing(403, 0)
+	r.heard = false
+	r.step(5 * time.Hour) // until the server speaks, its time seems five hours later
+	r.drain()
+	v := r.volume(extra(8))
+	retry, verify := v.tokens[0].retryAt, v.verifyAt
+	if retry.Before(r.server().Add(4 * time.Hour)) {
+		t.Fatalf("retry at %v: the clock was not wrong", retry)
+	}
+	r.s.hear(r.server(), r.now, r.now)
+	if got := v.tokens[0].retryAt.Sub(retry); got > -5*time.Hour+2*time.Second || got < -5*time.Hour-2*time.Second {
+		t.Errorf("the retry moved by %v", got)
+	}
+	if got := v.verifyAt.Sub(verify); got > -5*time.Hour+2*time.Second {
+		t.Errorf("the sweep moved by %v", got)
+	}
+	r.answer, r.heard = r.good, true
+	r.run(2 * time.Minute)
+	if v.condition() != "ready" {
+		t.Errorf("%s two minutes after the clock was put right", v.condition())
+	}
+}
+
+// TestSmallCorrectionsShiftNothing: an answer's whole seconds are noise.
+func TestSmallCorrectionsShiftNothing(t *testing.T) {
+	r := settled(t, 1, 3600)
+	before := r.volume(extra(0)).verifyAt
+	r.s.hear(r.server().Add(1500*time.Millisecond), r.now, r.now)
+	if got := r.volume(extra(0)).verifyAt; !got.Equal(before) {
+		t.Errorf("moved by %v", got.Sub(before))
+	}
+}

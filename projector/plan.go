@@ -1,0 +1,241 @@
+package projector
+
+import (
+	"crypto/sha256"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+)
+
+// retired reports whether the pod's tokens are dead, so that nothing refreshes
+// them any more; the files stay until the pod's object is gone.
+func (p *pod) retired(now time.Time) bool {
+	return !p.wish.Retire.IsZero() && !now.Before(p.wish.Retire)
+}
+
+// plan puts a volume where its state says it belongs: into the queues at the
+// time of its next mint and of its next disk job, or nowhere.
+func (s *state) plan(v *volume, now time.Time) {
+	s.mints.Remove(v)
+	s.disks.Remove(v)
+	if v.busy || v.gone || v.pod.gone || v.wish.Err != nil {
+		return
+	}
+	if at, deadline, ok := v.nextDisk(now); ok {
+		s.disks.Set(v, at, deadline)
+	}
+	if t := v.nextToken(now); t != nil && !v.held {
+		s.mints.Set(v, t.at(), t.deadline(v, now))
+	}
+}
+
+// nextToken is the token that wants minting first; nil if none ever does.
+func (v *volume) nextToken(now time.Time) *token {
+	if !v.known || v.pod.retired(now) {
+		return nil
+	}
+	var next *token
+	for i := range v.tokens {
+		t := &v.tokens[i]
+		if next == nil || t.at().Before(next.at()) {
+			next = t
+		}
+	}
+	return next
+}
+
+// at is when the token wants minting, in server time.
+func (t *token) at() time.Time {
+	due := later(t.due, t.floor)
+	if !t.fresh.empty() { // something has kept it from the disk until it is due again itself
+		due = later(t.next.Limit(), t.next.Floor(t.took))
+	}
+	return later(due, t.retryAt)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// deadline ranks tokens that are due together: the one that expires first goes first.
+func (t *token) deadline(v *volume, now time.Time) time.Time {
+	if t.life.Expires.IsZero() {
+		return now.Add(pendingGrace)
+	}
+	return t.life.Expires
+}
+
+// nextDisk is when the volume wants a disk job, and how urgently.
+func (v *volume) nextDisk(now time.Time) (at, deadline time.Time, ok bool) {
+	switch {
+	case !v.known, v.dirty:
+		at, deadline = now, v.urgency(now)
+	case v.whole:
+		at, deadline = v.verifyAt, now.Add(time.Hour)
+		if len(v.stale) > 0 && v.stale[0].at.Add(staleAge).Before(at) {
+			at = v.stale[0].at.Add(staleAge)
+		}
+		at = later(at, v.repairedAt.Add(v.pace))
+	default:
+		return at, deadline, false
+	}
+	return later(at, v.retryAt), deadline, true
+}
+
+// urgency of a publication: when the first of the volume's tokens expires.
+func (v *volume) urgency(now time.Time) time.Time {
+	deadline := now.Add(pendingGrace)
+	for i := range v.tokens {
+		if e := v.tokens[i].life.Expires; !e.IsZero() && e.Before(deadline) {
+			deadline = e
+		}
+	}
+	return deadline
+}
+
+// content is what a volume should hold, as far as its sources can say now.
+type content struct {
+	files   map[string]atomicwriter.File
+	tokens  map[string]*token // of files whose bytes are a token
+	missing *VolumeError      // the first source that cannot be had; nil if none is known
+	partial bool              // some source cannot be had, or not yet
+}
+
+// resolve evaluates the sources in order; a later one overwrites an earlier
+// one's path, as with the kubelet. Of a version that is published, what a
+// failing source gave stays: its files are kept by their hash.
+func (s *state) resolve(v *volume) content {
+	c := content{files: make(map[string]atomicwriter.File), tokens: make(map[string]*token)}
+	n := 0
+	for i := range v.wish.Sources {
+		src := &v.wish.Sources[i]
+		switch {
+		case src.Token != nil:
+			c.addToken(v, &v.tokens[n])
+			n++
+		case src.ConfigMap != nil:
+			c.addObject(src.ConfigMap, s.objects[src.ConfigMap.Ref])
+		}
+		for _, l := range src.Literal {
+			c.add(atomicwriter.File{Path: l.Path, Data: l.Data, Mode: l.Mode})
+		}
+	}
+	if c.partial && v.whole {
+		c.keepRest(v)
+	}
+	return c
+}
+
+// examine brings dirty and the report up to date with the volume's sources.
+// The first version needs every source; a later one waits for none.
+func (s *state) examine(v *volume) {
+	if !v.known || v.wish.Err != nil {
+		v.dirty = false
+		s.report(v, nil)
+		return
+	}
+	c := s.resolve(v)
+	if err := c.validate(); err != nil {
+		v.dirty = false
+		s.report(v, err)
+		return
+	}
+	v.dirty = (v.whole || !c.partial) && c.differs(v)
+	s.report(v, c.missing)
+}
+
+// validate refuses paths that only the objects' keys brought together.
+func (c *content) validate() *VolumeError {
+	if err := atomicwriter.ValidatePaths(slices.Sorted(maps.Keys(c.files))); err != nil {
+		return &VolumeError{ReasonInvalid, err.Error()}
+	}
+	return nil
+}
+
+func (c *content) add(f atomicwriter.File) {
+	c.files[f.Path] = f
+	delete(c.tokens, f.Path)
+}
+
+func (c *content) fail(err *VolumeError) {
+	c.partial = true
+	if c.missing == nil {
+		c.missing = err
+	}
+}
+
+// addToken adds the fresh token, or the one on disk by its hash.
+func (c *content) addToken(v *volume, t *token) {
+	f := atomicwriter.File{Path: t.source.Path, Mode: t.source.Mode}
+	if !t.fresh.empty() {
+		f.Data = t.fresh.reveal()
+	} else if old, ok := v.files[f.Path]; ok {
+		f.Keep = &old.sum
+	} else {
+		c.partial = true
+		return
+	}
+	c.add(f)
+	c.tokens[f.Path] = t
+}
+
+// keepRest keeps what the published version holds and no working source gives.
+func (c *content) keepRest(v *volume) {
+	for path, old := range v.files {
+		if _, ok := c.files[path]; !ok {
+			c.files[path] = atomicwriter.File{Path: path, Keep: &old.sum, Mode: old.mode}
+		}
+	}
+}
+
+// addObject adds the projected keys of a configMap (pkg/volume/configmap/configmap.go).
+func (c *content) addObject(src *ObjectSource, o *object) {
+	switch {
+	case o == nil || !o.known && o.err == "":
+		c.partial = true // its watch has just begun
+	case o.data == nil && o.err != "":
+		c.fail(volumeErrorf(ReasonUnreadable, "%s cannot be read: %s", src.Ref, o.err))
+	case o.data == nil && !src.Optional:
+		c.fail(volumeErrorf(ReasonMissing, "%s does not exist; create it, or mark the source optional", src.Ref))
+	case src.Items == nil:
+		for _, key := range slices.Sorted(maps.Keys(o.data)) {
+			c.add(atomicwriter.File{Path: key, Data: o.data[key], Mode: src.Mode})
+		}
+	default:
+		c.addItems(src, o)
+	}
+}
+
+func (c *content) addItems(src *ObjectSource, o *object) {
+	for _, item := range src.Items {
+		data, ok := o.data[item.Key]
+		switch {
+		case ok:
+			c.add(atomicwriter.File{Path: item.Path, Data: data, Mode: item.Mode})
+		case !src.Optional:
+			c.fail(volumeErrorf(ReasonMissing, "%s has no key %q; add it, or mark the source optional", src.Ref, item.Key))
+		}
+	}
+}
+
+// String names the object in messages.
+func (r ObjectRef) String() string { return r.Kind + " " + r.Namespace + "/" + r.Name }
+
+// differs reports whether the content is not what is published, by path, mode and hash.
+func (c *content) differs(v *volume) bool {
+	if len(c.files) != len(v.files) {
+		return true
+	}
+	for path, f := range c.files {
+		old, ok := v.files[path]
+		if !ok || f.Mode != old.mode || f.Keep == nil && sha256.Sum256(f.Data) != old.sum {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,135 @@
+package projector
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/token-projector/token-projector/metrics"
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// fields name the volume in a log line.
+func (v *volume) fields() []zap.Field {
+	return []zap.Field{
+		zap.String("namespace", v.pod.wish.Namespace), zap.String("pod", v.pod.wish.Name),
+		zap.String("uid", string(v.key.PodUID)), zap.String("volume", v.key.Volume),
+	}
+}
+
+// report settles what is wrong with a volume, the cause before its effects, and
+// logs it when it changes: once, not at every attempt.
+func (s *state) report(v *volume, sources *VolumeError) {
+	err := v.wish.Err
+	for _, e := range append([]*VolumeError{v.diskErr, sources}, v.tokenErrors()...) {
+		if err == nil {
+			err = e
+		}
+	}
+	switch old := v.err; {
+	case err == nil && old != nil:
+		s.log.Info("volume is in order again", v.fields()...)
+	case err != nil && (old == nil || old.Reason != err.Reason):
+		s.log.Warn("volume is not as wanted", append(v.fields(), zap.String("reason", err.Reason), zap.String("error", err.Message))...)
+	}
+	v.err = err
+}
+
+func (v *volume) tokenErrors() []*VolumeError {
+	var errs []*VolumeError
+	for i := range v.tokens {
+		errs = append(errs, v.tokens[i].err)
+	}
+	return errs
+}
+
+// condition is the volume's state, as in the metric label state.
+func (v *volume) condition() string {
+	switch {
+	case v.detached:
+		return "detached"
+	case v.err != nil:
+		return "failed"
+	case v.whole:
+		return "ready"
+	}
+	return "pending"
+}
+
+// condition is the token's state, as in the metric label state.
+func (t *token) condition(now time.Time) string {
+	switch {
+	case t.life.Expires.IsZero():
+		return "pending"
+	case t.life.Expired(now):
+		return "expired"
+	case !now.Before(t.life.Limit()):
+		return "stale"
+	}
+	return "fresh"
+}
+
+func oldestFirst(versions []staleVersion) []staleVersion {
+	slices.SortFunc(versions, func(a, b staleVersion) int { return a.at.Compare(b.at) })
+	return versions
+}
+
+// snapshot counts everything for a scrape. Pods whose tokens are dead by now,
+// because they have been terminating for too long, do not count.
+func (s *state) snapshot(now rotation.Time) metrics.Snapshot {
+	server := s.server(now)
+	snap := metrics.Snapshot{
+		Tokens: map[string]int{}, Volumes: map[string]int{}, VolumeErrors: map[string]int{},
+		QueueLength: s.mints.Len(), WatchDegraded: s.degraded, LockHeld: true,
+	}
+	snap.ClockSkew, snap.SkewKnown = s.clock.Skew(now)
+	for _, p := range s.pods {
+		if p.gone || p.retired(server) {
+			continue
+		}
+		for _, v := range p.volumes {
+			if !v.gone {
+				v.count(&snap, server)
+			}
+		}
+	}
+	return snap
+}
+
+func (v *volume) count(snap *metrics.Snapshot, now time.Time) {
+	snap.Volumes[v.condition()]++
+	if v.err != nil {
+		snap.VolumeErrors[v.err.Reason]++
+	}
+	if v.watch.degraded {
+		snap.WatchDegraded = true
+	}
+	for i := range v.tokens {
+		t := &v.tokens[i]
+		snap.Tokens[t.condition(now)]++
+		if e := t.life.Expires; !e.IsZero() && (snap.EarliestExpiration.IsZero() || e.Before(snap.EarliestExpiration)) {
+			snap.EarliestExpiration = e
+		}
+	}
+}
+
+// Snapshot reports the state of all tokens and volumes now. It returns false
+// if the owner did not answer before ctx ended, or is not running.
+func (p *Projector) Snapshot(ctx context.Context) (metrics.Snapshot, bool) {
+	var snap metrics.Snapshot
+	ok := p.ask(ctx, func(s *state, now rotation.Time) { snap = s.snapshot(now) })
+	return snap, ok
+}
+
+// Responsive reports whether the owner answers before ctx ends.
+func (p *Projector) Responsive(ctx context.Context) bool {
+	return p.ask(ctx, func(*state, rotation.Time) {})
+}
+
+// Synced reports whether the pod list is complete.
+func (p *Projector) Synced(ctx context.Context) bool {
+	var synced bool
+	return p.ask(ctx, func(s *state, _ rotation.Time) { synced = s.synced }) && synced
+}

@@ -1,0 +1,278 @@
+package projector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+)
+
+// Names in a root. Below pods the layout is the kubelet's.
+const (
+	markerName  = ".token-projector"
+	markerText  = "token-projector root, version 1\n"
+	podsName    = "pods"
+	volumesPath = "volumes/kubernetes.io~projected"
+)
+
+// Modes: 0700 down to the pod directories, because files anybody may read lie
+// below; 0755 from there on, because containers look in from below.
+const (
+	privateMode fs.FileMode = 0o700
+	sharedMode  fs.FileMode = 0o755
+)
+
+// lockPoll is how often a standby looks for the lock.
+const lockPoll = 200 * time.Millisecond
+
+// Root is the directory that holds everything the daemon publishes, locked for
+// this process alone.
+type Root struct {
+	path   string
+	dir    *atomicwriter.Dir
+	marker *os.File // holds the lock
+	sync   bool     // not in memory: sync to survive a power cut
+	fs     string
+}
+
+// OpenRoot opens the root at path, making it if needed, and waits until no
+// other process holds its lock; waiting is called once if it has to wait. It
+// refuses a directory that is not ours: one without our marker that holds
+// anything but what a container runtime makes for subPath mounts.
+func OpenRoot(ctx context.Context, path string, waiting func()) (*Root, error) {
+	if err := os.MkdirAll(path, privateMode); err != nil {
+		return nil, fmt.Errorf("make root: %w", err)
+	}
+	dir, err := atomicwriter.OpenRoot(path)
+	if err != nil {
+		return nil, fmt.Errorf("open root: %w", err)
+	}
+	r := &Root{path: path, dir: dir}
+	if err := r.claim(ctx, waiting); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("root %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// Filesystem is the type of file system the root is on, such as "tmpfs".
+func (r *Root) Filesystem() string { return r.fs }
+
+// InMemory reports whether the root's files live in memory (and swap) only.
+func (r *Root) InMemory() bool { return !r.sync }
+
+// Close gives the lock back. It removes nothing.
+func (r *Root) Close() error {
+	var err error
+	if r.marker != nil {
+		err = r.marker.Close()
+	}
+	return errors.Join(err, r.dir.Close())
+}
+
+// claim takes the lock, and then makes sure that the directory is ours.
+func (r *Root) claim(ctx context.Context, waiting func()) error {
+	for {
+		if err := r.lock(ctx, waiting); err != nil {
+			return err
+		}
+		current, err := r.markerInPlace()
+		if err != nil {
+			return err
+		}
+		if current {
+			break
+		}
+		r.marker.Close() // somebody replaced the marker while we waited for its lock
+	}
+	if err := r.identify(); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(r.dir.Fd(), uint32(privateMode)); err != nil {
+		return fmt.Errorf("make private: %w", err)
+	}
+	pods, err := r.dir.Mkdir(podsName, privateMode)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pods.Close(), r.inspect())
+}
+
+// lock opens the marker and waits for its lock.
+func (r *Root) lock(ctx context.Context, waiting func()) error {
+	fd, err := unix.Openat(r.dir.Fd(), markerName, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("open marker: %w", &fs.PathError{Op: "openat", Path: markerName, Err: err})
+	}
+	r.marker = os.NewFile(uintptr(fd), filepath.Join(r.path, markerName))
+	for first := true; ; first = false {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("lock: %w", err)
+		}
+		if first && waiting != nil {
+			waiting()
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(lockPoll):
+		}
+	}
+}
+
+// markerInPlace reports whether the locked marker is still the one in the root.
+func (r *Root) markerInPlace() (bool, error) {
+	var locked, named unix.Stat_t
+	if err := unix.Fstat(int(r.marker.Fd()), &locked); err != nil {
+		return false, fmt.Errorf("stat marker: %w", err)
+	}
+	err := unix.Fstatat(r.dir.Fd(), markerName, &named, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return false, fmt.Errorf("stat marker: %w", err)
+	}
+	return err == nil && locked.Ino == named.Ino && locked.Dev == named.Dev, nil
+}
+
+// identify accepts a root by its marker, and marks one that has none if it
+// holds nothing that we did not make.
+func (r *Root) identify() error {
+	text, err := io.ReadAll(io.LimitReader(r.marker, 4096))
+	if err != nil {
+		return fmt.Errorf("read marker: %w", err)
+	}
+	switch {
+	case string(text) == markerText:
+		return nil
+	case len(text) > 0:
+		return fmt.Errorf("its %s says %q, which this version does not know; use another --root-dir, or the version that made it", markerName, text)
+	}
+	foreign, err := foreignEntry(r.dir, "")
+	if err != nil {
+		return err
+	}
+	if foreign != "" {
+		// The marker that was made for its lock must not pass for consent.
+		_ = unix.Unlinkat(r.dir.Fd(), markerName, 0)
+		return fmt.Errorf("it is not empty and has no %s: %s is not ours; use another --root-dir, or empty this one", markerName, foreign)
+	}
+	if _, err := r.marker.WriteAt([]byte(markerText), 0); err != nil {
+		return fmt.Errorf("write marker: %w", err)
+	}
+	return nil
+}
+
+// ownShape matches the directories that a container runtime makes on the way to
+// a subPath mount of a volume, relative to the root.
+var ownShape = regexp.MustCompile(`^pods(/[^/]+(/volumes(/kubernetes\.io~projected(/[^/]+)?)?)?)?$`)
+
+// foreignEntry finds something in an unmarked root that nobody makes for us;
+// "" if there is nothing.
+func foreignEntry(dir *atomicwriter.Dir, at string) (string, error) {
+	names, err := dir.Names()
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		full := path.Join(at, name)
+		if full == markerName {
+			continue
+		}
+		child, err := dir.Open(name)
+		if err != nil || !ownShape.MatchString(full) {
+			return full, nil
+		}
+		foreign, err := foreignEntry(child, full)
+		if cerr := child.Close(); err != nil || cerr != nil || foreign != "" {
+			return foreign, errors.Join(err, cerr)
+		}
+	}
+	return "", nil
+}
+
+// inspect learns what the root is on.
+func (r *Root) inspect() error {
+	memory, err := r.dir.Memory()
+	if err != nil {
+		return err
+	}
+	r.sync = !memory
+	r.fs, err = r.dir.Filesystem()
+	return err
+}
+
+// pods lists the pods that have a directory.
+func (r *Root) pods() ([]types.UID, error) {
+	dir, err := r.dir.Open(podsName)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Names()
+	uids := make([]types.UID, 0, len(names))
+	for _, n := range names {
+		uids = append(uids, types.UID(n))
+	}
+	return uids, err
+}
+
+// Path is where the volume is, or will be, published.
+func (r *Root) Path(k Key) string { return filepath.Join(r.path, volumePath(k)) }
+
+func volumePath(k Key) string {
+	return strings.Join([]string{podsName, string(k.PodUID), volumesPath, k.Volume}, "/")
+}
+
+// volume opens a volume's directory and makes what is missing on the way. What
+// is not a directory below the pod's own is replaced: it is the pod's doing.
+func (r *Root) volume(k Key) (*atomicwriter.Dir, error) {
+	dir, err := r.dir.Open(volumePath(k))
+	if err == nil {
+		return dir, nil
+	}
+	pods, err := r.dir.Open(podsName)
+	if err != nil {
+		return nil, err
+	}
+	dir, err = pods.Mkdir(string(k.PodUID), privateMode)
+	pods.Close()
+	for _, name := range append(strings.Split(volumesPath, "/"), k.Volume) {
+		if err != nil {
+			return nil, err
+		}
+		parent := dir
+		dir, err = parent.Mkdir(name, sharedMode)
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			if err = parent.Remove(name); err == nil {
+				dir, err = parent.Mkdir(name, sharedMode)
+			}
+		}
+		parent.Close()
+	}
+	return dir, err
+}
+
+// removePod removes a pod's directory and everything below it.
+func (r *Root) removePod(uid string) error {
+	pods, err := r.dir.Open(podsName)
+	if err != nil {
+		return err
+	}
+	defer pods.Close()
+	return pods.Remove(uid)
+}

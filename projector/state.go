@@ -1,0 +1,235 @@
+package projector
+
+import (
+	"io/fs"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/token-projector/token-projector/metrics"
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// state is everything the owner knows. Its methods are the transitions: they
+// take the time, do no I/O, and leave jobs to be started in jobs.
+type state struct {
+	seed        rotation.Seed // of the node
+	maxInFlight int
+	maxDisk     int
+	sweep       time.Duration
+	log         *zap.Logger
+	metrics     *metrics.Metrics
+	published   func(Published)
+
+	clock  rotation.ServerClock
+	now    time.Time     // server's, when it was last asked for
+	mono   time.Duration // local, at the same moment
+	outage rotation.Outage
+	synced bool // the first complete pod list has come
+
+	pods    map[types.UID]*pod
+	objects map[ObjectRef]*object
+
+	mints rotation.Queue[*volume] // by when a token wants minting
+	disks rotation.Queue[*volume] // by when a directory wants work
+	held  []*volume               // failed in the outage that is open; oldest first
+
+	minting int // jobs in flight
+	onDisk  int
+
+	removals rotation.Queue[*pod] // gone; by when to try
+	watched  map[int]*volume      // by watched descriptor
+	degraded bool                 // nothing can be watched at all
+	stray    map[int]bool         // descriptors of which a hint came before the job that made them ended
+	closing  []watchHandle        // watches of volumes that are no longer ours
+
+	// Decided, for Run to carry out and clear.
+	jobs     []job
+	watching []ObjectRef
+	released []ObjectRef
+}
+
+// pod is one pod that has, or had, something on disk.
+type pod struct {
+	wish    Wish
+	volumes map[string]*volume
+	gone    bool  // wanted no more: its directory is to be removed
+	again   *Wish // what is wanted after all, once the jobs in flight have ended
+
+	removing bool // the job is in flight
+	failures int  // of removals, in a row
+}
+
+// volume is one volume of one pod.
+type volume struct {
+	key  Key
+	pod  *pod
+	wish *Volume
+
+	tokens []token
+	uses   []ObjectRef // it is a user of these objects
+	busy   bool        // a job is in flight
+	hinted bool        // a hint came meanwhile
+	gone   bool        // not wanted any more; forgotten when the job ends
+	known  bool        // what is on disk has been read
+	whole  bool        // a version is published
+	dirty  bool        // what is wanted differs from what is published
+
+	files map[string]published // the published version, by path
+	stale []staleVersion
+	watch watchHandle
+
+	seen     time.Duration // Mono, when the pod was first seen
+	verifyAt time.Time     // server time
+	retryAt  time.Time     // no disk job before; zero: no failure
+	failures int           // of disk jobs, in a row
+
+	pace       time.Duration // of repairs, while somebody keeps altering the volume
+	repairedAt time.Time
+
+	held     bool
+	detached bool
+	err      *VolumeError // as last reported; nil: in order
+	diskErr  *VolumeError
+}
+
+// published is one file of the current version. Its bytes are not kept.
+type published struct {
+	sum  [32]byte
+	mode fs.FileMode
+}
+
+// staleVersion is a version that is current no more, and since when. Readers
+// that opened it finish within staleAge.
+type staleVersion struct {
+	name string
+	at   time.Time
+}
+
+// token is one token source of a volume.
+type token struct {
+	source *TokenSource
+	seed   rotation.Seed
+
+	life  rotation.Lifetime // of the token on disk; zero: none
+	due   time.Time         // server time; zero with a zero life: at once
+	floor time.Time         // no early refresh before
+	fresh Token             // minted, not yet on disk
+	next  rotation.Lifetime // of fresh
+	took  time.Time         // server time when fresh came
+
+	retryAt  time.Time // no attempt before; zero: no failure
+	failures int       // in a row
+	suspect  bool      // failed while others succeeded: backs off alone
+	err      *VolumeError
+}
+
+// object is a configMap that volumes are made of.
+type object struct {
+	users map[*volume]bool
+	known bool              // the first answer has come
+	data  map[string][]byte // nil: absent
+	err   string            // why it cannot be read; data is then the last one
+}
+
+// Spacing of disk work.
+const (
+	staleAge   = 10 * time.Second // a replaced version stays for slow readers
+	sweepEvery = 10 * time.Minute // re-reading a volume whose watches work
+	sweepBlind = time.Minute      // and one whose watches could not be set
+	hintDelay  = 50 * time.Millisecond
+	maxPace    = 30 * time.Second // between repairs in a storm
+	calmAfter  = time.Minute      // without a repair, the storm is over
+	// A pending pod's token competes as if it expired this long after the pod
+	// was seen: soon enough to start pods at once, not before a token on disk
+	// that dies sooner.
+	pendingGrace = time.Minute
+)
+
+func newState(c *Config) *state {
+	seed := rotation.NewSeed(c.NodeName)
+	return &state{
+		seed: seed, maxInFlight: c.MaxInFlight, maxDisk: diskWorkers, sweep: c.Sweep,
+		log: c.Log, metrics: c.Metrics, published: c.Published,
+		outage:  rotation.NewOutage(seed),
+		pods:    make(map[types.UID]*pod),
+		objects: make(map[ObjectRef]*object),
+		watched: make(map[int]*volume),
+		stray:   make(map[int]bool),
+	}
+}
+
+// sweepOf is how often a volume with these watches is read without a hint.
+func (s *state) sweepOf(h watchHandle) time.Duration {
+	if h.degraded || s.degraded {
+		return min(sweepBlind, s.sweep)
+	}
+	return s.sweep
+}
+
+// jump is by how much the server's time may move against the monotonic clock
+// before it counts as a step rather than as noise.
+const jump = 2 * time.Second
+
+// server is the API server's time at now. When it has jumped since it was last
+// asked for, because a local clock was stepped, the machine slept or the server
+// put us right, what was to be done so many seconds from then moves along.
+func (s *state) server(now rotation.Time) time.Time {
+	server := s.clock.Now(now)
+	by := server.Sub(s.now) - (now.Mono - s.mono)
+	first := s.now.IsZero()
+	s.now, s.mono = server, now.Mono
+	if by.Abs() > jump && !first {
+		s.log.Info("server time moved", zap.Duration("by", by))
+		s.shift(by, now)
+	}
+	return server
+}
+
+// hear takes a server's time from an answer.
+func (s *state) hear(server time.Time, sent, received rotation.Time) {
+	s.server(received)
+	s.clock.Hear(server, sent, received)
+	s.server(received)
+}
+
+func (s *state) shift(by time.Duration, now rotation.Time) {
+	for _, p := range s.pods {
+		for _, v := range p.volumes {
+			v.shift(by)
+			v.doubt(s.now)
+			s.plan(v, s.now)
+		}
+		s.settle(p, now)
+	}
+}
+
+func (v *volume) shift(d time.Duration) {
+	move := func(t *time.Time) {
+		if !t.IsZero() {
+			*t = t.Add(d)
+		}
+	}
+	move(&v.verifyAt)
+	move(&v.retryAt)
+	move(&v.repairedAt)
+	for i := range v.stale {
+		move(&v.stale[i].at)
+	}
+	for i := range v.tokens {
+		move(&v.tokens[i].retryAt)
+		move(&v.tokens[i].floor)
+		move(&v.tokens[i].took)
+	}
+}
+
+// doubt has tokens minted anew that were issued in the server's future: its
+// clock was put back, and nobody accepts them yet.
+func (v *volume) doubt(now time.Time) {
+	for i := range v.tokens {
+		if t := &v.tokens[i]; t.life.Issued.After(now.Add(tokenLeeway)) {
+			t.due, t.floor = now, now
+		}
+	}
+}

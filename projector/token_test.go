@@ -1,0 +1,155 @@
+package projector
+
+import (
+	"bytes"
+	"encoding/gob"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"sigs.k8s.io/yaml"
+)
+
+// naked prints: the checks below are tried on it first.
+type naked struct{ secret []byte }
+
+func (n naked) String() string               { return string(n.secret) }
+func (n naked) Error() string                { return string(n.secret) }
+func (n naked) MarshalText() ([]byte, error) { return n.secret, nil }
+
+// formatted are the verbs for which package fmt asks a Formatter; for %p and %w
+// it never does.
+const formatted = "vsqxXTtbcodUeEfFgG"
+
+// printings are the ways in which a value may get into a text.
+func printings(v any, verbs string) map[string]string {
+	out := map[string]string{}
+	for _, verb := range verbs {
+		for _, flags := range []string{"", "+", "#", " ", "-40", "08.3"} {
+			format := "%" + flags + string(verb)
+			out[format] = fmt.Sprintf(format, v)
+		}
+	}
+	out["nested"] = fmt.Sprintf("%v %+v %#v", []any{v}, map[string]any{"k": v}, struct{ V any }{v})
+	out["pointer"] = fmt.Sprintf("%v %+v", &v, &struct{ V any }{v})
+	out["error"] = fmt.Errorf("mint: %v: %w", v, errors.New("x")).Error()
+	text, _ := json.Marshal(map[string]any{"k": v})
+	out["json"] = string(text)
+	text, _ = yaml.Marshal(map[string]any{"k": v})
+	out["yaml"] = string(text)
+	text, _ = xml.Marshal(v)
+	out["xml"] = string(text)
+	var binary bytes.Buffer
+	_ = gob.NewEncoder(&binary).Encode(v)
+	out["gob"] = binary.String()
+	out["zap"], out["slog"] = zapped(v), slogged(v)
+	return out
+}
+
+func zapped(v any) string {
+	var out bytes.Buffer
+	for _, encoder := range []zapcore.Encoder{
+		zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()),
+	} {
+		log := zap.New(zapcore.NewCore(encoder, zapcore.AddSync(&out), zap.DebugLevel))
+		log.Info("x", zap.Any("any", v), zap.Reflect("reflect", v))
+		log.Sugar().Infow("x", "key", v, "in", struct{ V any }{v})
+		log.Sugar().Infof("%v %+v %s", v, v, v)
+		if s, ok := v.(fmt.Stringer); ok {
+			log.Info("x", zap.Stringer("stringer", s))
+		}
+	}
+	return out.String()
+}
+
+func slogged(v any) string {
+	var out bytes.Buffer
+	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "key", v)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "key", v)
+	return out.String()
+}
+
+// prints says where the secret shows, also in hexadecimal or as numbers.
+func prints(v any, secret, verbs string) []string {
+	numbers := strings.Trim(fmt.Sprint([]byte(secret[:6])), "[]")
+	var where []string
+	for name, text := range printings(v, verbs) {
+		plain := strings.ToLower(text)
+		for _, form := range []string{
+			secret, fmt.Sprintf("%x", secret), fmt.Sprintf("% x", secret), numbers,
+			strings.ReplaceAll(numbers, " ", ", "), strings.ReplaceAll(numbers, " ", ","),
+			strings.Trim(strings.ReplaceAll(fmt.Sprintf("%#v", []byte(secret[:6])), "[]byte{", ""), "}"),
+		} {
+			if strings.Contains(plain, strings.ToLower(form)) {
+				where = append(where, name)
+				break
+			}
+		}
+	}
+	return where
+}
+
+// TestTokenNeverPrints: with no verb, encoder or logger, alone or inside of something.
+func TestTokenNeverPrints(t *testing.T) {
+	const secret = "q7wZ0secretK9"
+	if where := prints(naked{[]byte(secret)}, secret, formatted); len(where) < 20 {
+		t.Fatalf("a planted printing type is caught by %v only", where)
+	}
+	if where := prints(struct{ B []byte }{[]byte(secret)}, secret, formatted); len(where) < 10 {
+		t.Fatalf("planted bytes are caught by %v only", where)
+	}
+	token := NewToken(secret)
+	minted := Minted{Token: token}
+	for _, v := range []any{token, &token, minted, &minted, []Token{token}, map[string]Token{"k": token}} {
+		if where := prints(v, secret, formatted); len(where) > 0 {
+			t.Errorf("%T prints with %q", v, where)
+		}
+	}
+	if string(token.reveal()) != secret || token.empty() || !(Token{}).empty() || !NewToken("").empty() {
+		t.Error("the token itself is lost")
+	}
+}
+
+func TestScrub(t *testing.T) {
+	jwt := altered(nil)
+	parts := strings.Split(jwt, ".")
+	// The check is tried first on the text itself.
+	shows := func(text string) bool {
+		for _, part := range parts {
+			if strings.Contains(text, part[:12]) || strings.Contains(text, part[len(part)-12:]) {
+				return true
+			}
+		}
+		return false
+	}
+	for name, text := range map[string]string{
+		"alone": jwt, "quoted": `Bearer "` + jwt + `" refused`, "in a URL": "https://h/?token=" + jwt + "&x=1",
+		"twice": jwt + " " + jwt, "unsigned": parts[0] + "." + parts[1] + ".", "two parts": parts[0] + "." + parts[1],
+		"at the cut": strings.Repeat("x ", maxMessage/2-60) + jwt,
+	} {
+		if !shows(text) {
+			t.Fatalf("%s: the check sees nothing in the plain text", name)
+		}
+		if got := scrub(text); shows(got) || !strings.Contains(got, redacted) && len(got) < maxMessage {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	for _, text := range []string{
+		"", "context deadline exceeded",
+		`Post "https://10.0.0.1:6443/api/v1/namespaces/default/serviceaccounts/default/token": dial tcp 10.0.0.1:6443: connect: connection refused`,
+		`serviceaccounts "builder-service-account.v1" not found in kubernetes.default.svc.cluster.local`,
+	} {
+		if got := scrub(text); got != text {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+	if got := scrub(strings.Repeat("a ", 5000)); len(got) > maxMessage+4 {
+		t.Errorf("%d bytes", len(got))
+	}
+}
