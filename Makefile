@@ -1,0 +1,82 @@
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO          ?= go
+DOCKER      ?= docker
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# FOR ends `make run` by itself and makes it judge (30s); 0s is until Ctrl-C.
+FOR       ?= 0s
+FUZZTIME  ?= 30s
+BENCHTIME ?= 1s
+BENCH     ?= .
+
+# Outside a usable git checkout the version is dev and nothing is stamped.
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BUILDVCS := $(shell git rev-parse --verify --quiet HEAD >/dev/null 2>&1 && echo auto || echo false)
+BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags "-X main.version=$(VERSION)"
+
+.PHONY: help
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## build bin/token-projector and bin/fake-apiserver
+	$(BUILD) -o bin/token-projector ./cmd/token-projector
+	$(BUILD) -o bin/fake-apiserver ./test/fake-apiserver
+
+.PHONY: run
+run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itself and judges
+	$(BUILD) -o bin/demo ./test/demo
+	bin/demo --daemon bin/token-projector --fake-apiserver bin/fake-apiserver --for $(FOR)
+
+.PHONY: test
+test: ## all tests but the conformance run
+	$(GO) test -race -shuffle=on ./...
+
+.PHONY: lint
+lint: gofmt vet staticcheck ## gofmt, go vet, staticcheck
+
+.PHONY: gofmt
+gofmt:
+	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+	cd test/conformance && $(GO) vet ./...
+
+.PHONY: staticcheck
+staticcheck:
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s) each
+	@targets=$$($(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } /^ok / { while (n) print $$2, name[--n] }'); \
+	if [ -z "$$targets" ]; then echo "no fuzz target found"; exit 1; fi; \
+	while read -r package target; do \
+		echo "$$package $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done <<<"$$targets"
+
+.PHONY: bench
+bench: ## every benchmark, BENCHTIME (1s) each; BENCH is a pattern
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+
+.PHONY: conformance
+conformance: ## the daemon against a real kube-apiserver and etcd, built from source
+	cd test/conformance && $(GO) test -count=1 -timeout 40m ./...
+
+.PHONY: image
+image: ## the container image
+	$(DOCKER) build --build-arg VERSION=$(VERSION) -t token-projector:$(VERSION) .
+
+.PHONY: tidy-check
+tidy-check: ## go.mod and go.sum of both modules are as `go mod tidy` leaves them
+	$(GO) mod tidy -diff
+	cd test/conformance && $(GO) mod tidy -diff
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf bin
