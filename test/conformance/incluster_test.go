@@ -1,0 +1,221 @@
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+)
+
+// Who a DaemonSet's pod is to the API server, and where the kubelet would put its credentials.
+const (
+	daemonUser     = "system:serviceaccount:" + deployNamespace + ":" + deployName
+	credentialsDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+	rootMount      = "/run/token-projector"
+)
+
+// The DaemonSet of deploy/, as a pod of one node, with no credentials but its token and no rights but deploy/'s RBAC.
+func TestInCluster(t *testing.T) {
+	const nodeName = "node-in-cluster"
+	createNode(t, nodeName)
+	createNamespace(t, nodeName)
+	own := daemonSetPod(t, nodeName)
+	pod := createPod(t, unmountedPod(nodeName))
+
+	root, token := t.TempDir(), boundToken(t, own)
+	d := startInSandbox(t, own, root, token)
+	eventually(t, func() error {
+		return missing(volumeDir(root, pod, vaultVolume), vaultFile, "ca.crt", "namespace")
+	})
+	value := readToken(t, volumeDir(root, pod, vaultVolume), vaultFile)
+	if err := notTokenOf(review(t, value, vaultAud), pod); err != nil {
+		t.Error(err)
+	}
+	wantMode(t, filepath.Join(volumeDir(root, pod, vaultVolume), vaultFile))
+	wantActedAsNode(t, nodeName)
+	// What a container mounts is the kubelet's: of this node's two pods there is one volume.
+	if err := d.wantMetric(1, "token_projector_volumes", "state", "ready"); err != nil {
+		t.Error(err)
+	}
+	volumes, err := filepath.Glob(filepath.Join(root, "pods", "*", "volumes", "*", "*"))
+	if err != nil || len(volumes) != 1 {
+		t.Errorf("volumes on disk: %q, %v, want one", volumes, err)
+	}
+	deletePod(t, pod, 0)
+	eventually(t, func() error {
+		if _, err := os.Lstat(podDir(root, pod)); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the directory of a deleted pod is still there: %v", err)
+		}
+		return nil
+	})
+	if err := d.terminate(t); err != nil {
+		t.Errorf("SIGTERM: %v, want exit code 0", err)
+	}
+	wantNoLeak(t, d.logFile, []string{token, value})
+}
+
+// unmountedPod declares a volume that no container mounts.
+func unmountedPod(nodeName string) *corev1.Pod {
+	volume := vault(600)
+	volume.Projected.Sources = append(volume.Projected.Sources,
+		corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+		}},
+		corev1.VolumeProjection{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{
+			Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"},
+		}}}})
+	return newPod(nodeName, "unmounted", appAccount, nodeName, volume)
+}
+
+// daemonSetPod creates the pod that the DaemonSet's controller would: it is not running here.
+func daemonSetPod(t *testing.T, nodeName string) *corev1.Pod {
+	t.Helper()
+	template := daemonSet(t).Spec.Template
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: deployNamespace, Name: nodeName, Labels: template.Labels},
+		Spec:       template.Spec,
+	}
+	pod.Spec.NodeName = nodeName
+	return createPod(t, pod)
+}
+
+// boundToken requests the token that the kubelet would put into the pod.
+func boundToken(t *testing.T, pod *corev1.Pod) string {
+	t.Helper()
+	answer, err := client.CoreV1().ServiceAccounts(pod.Namespace).
+		CreateToken(t.Context(), pod.Spec.ServiceAccountName, tokenRequest(pod), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.Status.Token
+}
+
+// tokenRequest is the kubelet's for the pod, with these audiences.
+func tokenRequest(pod *corev1.Pod, audiences ...string) *authenticationv1.TokenRequest {
+	return &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences:      audiences,
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+	}}
+}
+
+// startInSandbox runs the pod's only container from the image, with the mounts, arguments and capabilities of its spec.
+func startInSandbox(t *testing.T, pod *corev1.Pod, root, token string) *daemon {
+	t.Helper()
+	container := pod.Spec.Containers[0]
+	program := append(append([]string{}, container.Command...), container.Args...)
+	if len(container.Command) == 0 {
+		program = append(append([]string{}, image.entrypoint...), container.Args...)
+	}
+	s := &sandbox{
+		Root:         t.TempDir(),
+		Mounts:       map[string]string{},
+		Capabilities: keptCapabilities(t, container.SecurityContext),
+		Argv:         append(program, addressFlags...),
+		Env:          containerEnv(t, pod),
+	}
+	for _, mount := range container.VolumeMounts {
+		s.Mounts[mount.MountPath] = map[string]string{
+			rootMount: root, credentialsDir: credentials(t, pod, token),
+		}[mount.MountPath]
+		if s.Mounts[mount.MountPath] == "" {
+			t.Fatalf("nothing to mount on %s", mount.MountPath)
+		}
+		if mount.ReadOnly {
+			s.ReadOnly = append(s.ReadOnly, mount.MountPath)
+		}
+	}
+	if err := s.installBinary(image.entrypoint[0], image.binary); err != nil {
+		t.Fatal(err)
+	}
+	cmd, err := s.command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startCommand(t, t, cmd)
+}
+
+func keptCapabilities(t *testing.T, sc *corev1.SecurityContext) []string {
+	t.Helper()
+	if len(sc.Capabilities.Drop) != 1 || sc.Capabilities.Drop[0] != "ALL" || !*sc.ReadOnlyRootFilesystem ||
+		*sc.AllowPrivilegeEscalation || *sc.Privileged {
+		t.Fatalf("the sandbox is not what the DaemonSet asks for: %v", sc)
+	}
+	var names []string
+	for _, name := range sc.Capabilities.Add {
+		names = append(names, string(name))
+	}
+	return names
+}
+
+func containerEnv(t *testing.T, pod *corev1.Pod) []string {
+	t.Helper()
+	host, port := plane.Address()
+	env := []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}
+	for _, v := range pod.Spec.Containers[0].Env {
+		value := v.Value
+		if v.ValueFrom != nil {
+			if v.ValueFrom.FieldRef == nil || v.ValueFrom.FieldRef.FieldPath != "spec.nodeName" {
+				t.Fatalf("cannot resolve the environment variable %s", v.Name)
+			}
+			value = pod.Spec.NodeName
+		}
+		env = append(env, v.Name+"="+value)
+	}
+	return env
+}
+
+// credentials writes the three files of a pod's kube-api-access volume.
+func credentials(t *testing.T, pod *corev1.Pod, token string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"token": token, "ca.crt": string(plane.CA()), "namespace": pod.Namespace,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// wantMode wants the file to have the default mode of a projected volume, and the daemon as owner.
+func wantMode(t *testing.T, name string) {
+	t.Helper()
+	var stat syscall.Stat_t
+	if err := syscall.Stat(name, &stat); err != nil {
+		t.Fatal(err)
+	}
+	if mode := stat.Mode & 0o7777; mode != 0o644 || int(stat.Uid) != os.Geteuid() {
+		t.Errorf("mode %o owner %d, want 644 and %d", mode, stat.Uid, os.Geteuid())
+	}
+}
+
+// wantActedAsNode wants every request of the daemon to have been the node's, by constrained impersonation.
+func wantActedAsNode(t *testing.T, nodeName string) {
+	t.Helper()
+	events, err := plane.AuditEvents(func(event *auditv1.Event) bool {
+		return event.Stage == auditv1.StageResponseComplete && event.User.Username == daemonUser &&
+			event.UserAgent != "" && !strings.HasPrefix(event.UserAgent, directAgent)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(events) == 0 {
+		t.Error("the audit log has no request of the daemon")
+	}
+	for _, event := range events {
+		metadata := event.AuthenticationMetadata
+		if event.ImpersonatedUser == nil || event.ImpersonatedUser.Username != "system:node:"+nodeName ||
+			metadata == nil || metadata.ImpersonationConstraint != "impersonate:associated-node" {
+			t.Errorf("%s %s was not done as node %s: %v %v", event.Verb, event.RequestURI, nodeName, event.ImpersonatedUser, metadata)
+		}
+	}
+}
