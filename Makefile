@@ -33,7 +33,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 
 .PHONY: test
 test: ## all tests but the conformance run
-	$(GO) test -race -shuffle=on ./...
+	$(GO) test -race -shuffle=on -parallel 8 ./...
 
 .PHONY: lint
 lint: gofmt vet staticcheck ## gofmt, go vet, staticcheck
