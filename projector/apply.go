@@ -239,20 +239,21 @@ func (s *state) touch(ref ObjectRef, data map[string][]byte, now rotation.Time) 
 		return
 	}
 	same := o.known && o.err == "" && (data == nil) == (o.data == nil) && maps.EqualFunc(data, o.data, bytes.Equal)
-	o.known, o.data, o.err = true, data, ""
+	o.known, o.data, o.err, o.refused = true, data, "", false
 	if same {
 		return
 	}
 	s.reexamine(o, now)
 }
 
-// untouchable takes in that an object cannot be read; what it last held stays.
-func (s *state) untouchable(ref ObjectRef, why string, now rotation.Time) {
+// untouchable takes in why an object cannot be read, or that it can again, which
+// is ""; what it last held stays.
+func (s *state) untouchable(ref ObjectRef, why string, refused bool, now rotation.Time) {
 	o := s.objects[ref]
 	if o == nil || o.err == why {
 		return
 	}
-	o.err = why
+	o.err, o.refused = why, refused
 	s.reexamine(o, now)
 }
 

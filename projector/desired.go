@@ -178,7 +178,7 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 			out.Sources, out.Err = nil, err.in(fmt.Sprintf("source %d", i))
 			return out
 		}
-		out.Sources = append(dropShadowed(out.Sources, s.Token), s)
+		out.Sources = append(dropShadowed(out.Sources, s), s)
 	}
 	if err := atomicwriter.ValidatePaths(staticPaths(out.Sources)); err != nil {
 		out.Sources, out.Err = nil, &VolumeError{ReasonInvalid, err.Error()}
@@ -186,11 +186,12 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 	return out
 }
 
-// dropShadowed takes out earlier tokens whose file the later one overwrites, so
-// that nobody asks for them.
-func dropShadowed(sources []Source, later *TokenSource) []Source {
+// dropShadowed takes out earlier tokens whose file the later source overwrites,
+// so that nobody asks for them.
+func dropShadowed(sources []Source, later Source) []Source {
+	paths := staticPaths([]Source{later})
 	return slices.DeleteFunc(sources, func(s Source) bool {
-		return later != nil && s.Token != nil && s.Token.Path == later.Path
+		return s.Token != nil && !(later.ConfigMap != nil && later.ConfigMap.Optional) && slices.Contains(paths, s.Token.Path)
 	})
 }
 

@@ -69,9 +69,7 @@ func (d *disk) publish(j *publishJob) (atomicwriter.Result, found) {
 		d.watch.release(&f.watch)
 		f.watch.id = id
 	}
-	if f.err = dir.Sweep(j.sweep); f.err != nil {
-		return atomicwriter.Result{}, f
-	}
+	f.leftover = dir.Sweep(j.sweep)
 	var r atomicwriter.Result
 	r, f.err = dir.Publish(j.files, atomicwriter.Options{Now: j.now, Sync: d.root.sync})
 	f.stale = r.Stale

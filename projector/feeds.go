@@ -167,13 +167,18 @@ func (f objectFeed) Replace(list []any, _ string) error {
 
 func (objectFeed) Resync() error { return nil }
 
-// note passes on why an object cannot be read. That a version is too old to
+// note passes on why an object cannot be read, or that it can. That a version is too old to
 // watch from is the reflector's daily business.
 func (f objectFeed) note(err error) error {
-	if err != nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) && !apierrors.IsInvalid(err) {
-		why := scrub(err.Error())
-		f.send(func(s *state, now rotation.Time) { s.untouchable(f.ref, why, now) })
+	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
+		return err
 	}
+	why := ""
+	if err != nil {
+		why = scrub(err.Error())
+	}
+	refused := apierrors.IsForbidden(err) || apierrors.IsNotFound(err)
+	f.send(func(s *state, now rotation.Time) { s.untouchable(f.ref, why, refused, now) })
 	return err
 }
 

@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -102,7 +103,8 @@ type found struct {
 	watch    watchHandle
 	detached bool // the directory is another one than before
 	stale    []string
-	err      error
+	err      error // the job has failed
+	leftover error // it has not, but an old version could not be swept
 }
 
 // tend takes in what every disk job learns.
@@ -123,14 +125,15 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		stale = append(stale, staleVersion{name, at})
 	}
 	v.stale = oldestFirst(stale)
-	if f.err == nil {
+	failed := errors.Join(f.err, f.leftover)
+	if failed == nil {
 		v.failures, v.retryAt, v.diskErr = 0, time.Time{}, nil
 		return
 	}
 	v.failures++
 	v.retryAt = now.Add(rotation.Backoff(v.seed(), v.failures, 0))
 	v.verifyAt = v.retryAt
-	v.diskErr = volumeErrorf(ReasonDisk, "%v", f.err)
+	v.diskErr = volumeErrorf(ReasonDisk, "%v", failed)
 }
 
 // rewatch takes over the watches that a job has set. A hint that outran the job

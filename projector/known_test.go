@@ -1,12 +1,16 @@
 package projector
 
 import (
+	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -74,5 +78,71 @@ func TestContractOldAnswersAreNotAskedAgainAtOnce(t *testing.T) {
 	r.run(10 * time.Minute)
 	if got := len(r.requests); got > 11 || got < 10 {
 		t.Errorf("%d requests in ten minutes, want one a minute", got)
+	}
+}
+
+// TestContractRefusedObject: what an object last held stays when it may no longer be
+// read, and the volume says so; an outage alone is no news of the object.
+func TestContractRefusedObject(t *testing.T) {
+	r := newRig(t)
+	r.apply(testPod(1, "", 0))
+	r.touchCA()
+	r.drain()
+	v := r.volume(access(1))
+	before := len(r.files[access(1)])
+	r.s.untouchable(rootCA, "connection refused", false, r.now)
+	if v.condition() != "ready" {
+		t.Errorf("an outage makes the volume %s: %v", v.condition(), v.err)
+	}
+	r.s.untouchable(rootCA, "forbidden", true, r.now)
+	r.run(time.Minute)
+	if v.err == nil || v.err.Reason != ReasonUnreadable || len(r.files[access(1)]) != before {
+		t.Errorf("%v, %d files, want %d", v.err, len(r.files[access(1)]), before)
+	}
+	r.s.untouchable(rootCA, "", false, r.now)
+	if v.condition() != "ready" {
+		t.Errorf("readable again, and %s: %v", v.condition(), v.err)
+	}
+}
+
+// TestContractLeftoverDelaysNoRefresh: an old version that cannot be swept is reported,
+// and what was published counts.
+func TestContractLeftoverDelaysNoRefresh(t *testing.T) {
+	r := newRig(t)
+	r.apply(lonePod(1, 3600))
+	publish := r.until(isPublish)
+	result := r.publish(publish.publish)
+	r.flying = nil
+	r.s.finishPublish(publish.publish, result, found{leftover: errors.New("device or resource busy")}, r.now)
+	v := r.volume(extra(1))
+	if !v.whole || len(r.published) != 1 || v.err == nil || v.err.Reason != ReasonDisk {
+		t.Errorf("whole %v, notified %d times, %v", v.whole, len(r.published), v.err)
+	}
+}
+
+// TestContractShadowedByItem: a token whose file a later configMap item overwrites is
+// not asked for; an optional one might not come.
+func TestContractShadowedByItem(t *testing.T) {
+	for optional, want := range map[bool]int{false: 1, true: 2} {
+		item := configMapSource("settings", "token")
+		item.ConfigMap.Optional = &optional
+		pod := testPod(1, "", 0)
+		pod.Spec.Volumes = []corev1.Volume{projected("v", tokenSource("", 600, "token"), item, tokenSource("", 600, "other"))}
+		if got := len(newTokens(Key{}, &Desired(pod, SelectAll).Volumes[0])); got != want {
+			t.Errorf("optional %v: %d tokens, want %d", optional, got, want)
+		}
+	}
+}
+
+// TestContractUnfinishedMarker: a crash while the marker was written does not lock the
+// root for ever.
+func TestContractUnfinishedMarker(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, markerName), []byte(markerText[:9]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	openTestRoot(t, dir).Close()
+	if got, err := os.ReadFile(filepath.Join(dir, markerName)); string(got) != markerText {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -436,7 +436,7 @@ func TestNoSecretInReports(t *testing.T) {
 	r.logged.Reset()
 	r.apply(testPod(1, "vault", 600))
 	r.answer = func(Request) (Minted, error) { return Minted{}, errors.New("header Bearer " + secret) }
-	r.s.untouchable(rootCA, scrub("denied "+secret), r.now)
+	r.s.untouchable(rootCA, scrub("denied "+secret), true, r.now)
 	r.run(time.Minute)
 	for _, k := range []Key{access(1), extra(1)} {
 		v := r.volume(k)

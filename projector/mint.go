@@ -44,9 +44,13 @@ type Mint func(context.Context, Request) (Minted, error)
 
 // MintError is a refused or failed Request.
 type MintError struct {
-	Code       int           // the HTTP status; 0: no answer; 201: an answer without a usable token
-	RetryAfter time.Duration // what the server asked for; 0: nothing
-	Message    string        // never holds a token
+	// Code is the HTTP status; 0: no answer, or none that could be decoded; 201:
+	// an answer without a usable token.
+	Code int
+	// RetryAfter is the pause that the server asked for; 0: none. Of an answer
+	// whose body is a Status it is the Status's, whatever the header says.
+	RetryAfter time.Duration
+	Message    string // never holds a token
 }
 
 // Error implements error.
@@ -83,7 +87,9 @@ func asMintError(err error) *MintError {
 }
 
 // NewMint returns a Mint that sends TokenRequests through c, a client for the
-// core v1 group, and gives each up after timeout.
+// core v1 group, and gives each up after timeout. It leaves ServerTime zero: an
+// answer may be wrong in all its times together, so wrap the client's transport
+// in HearServer, which asks the header of every answer.
 func NewMint(c rest.Interface, timeout time.Duration) Mint {
 	return func(ctx context.Context, r Request) (Minted, error) {
 		ctx, cancel := context.WithTimeout(ctx, timeout)

@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"maps"
 	"slices"
@@ -202,6 +203,16 @@ func (c *content) addObject(src *ObjectSource, o *object) {
 		c.fail(volumeErrorf(ReasonUnreadable, "%s cannot be read: %s", src.Ref, o.err))
 	case o.data == nil && !src.Optional:
 		c.fail(volumeErrorf(ReasonMissing, "%s does not exist; create it, or mark the source optional", src.Ref))
+	default:
+		if o.refused { // what it last held stays
+			c.missing = cmp.Or(c.missing, volumeErrorf(ReasonUnreadable, "%s cannot be read any more: %s", src.Ref, o.err))
+		}
+		c.addData(src, o)
+	}
+}
+
+func (c *content) addData(src *ObjectSource, o *object) {
+	switch {
 	case src.Items == nil:
 		for _, key := range slices.Sorted(maps.Keys(o.data)) {
 			c.add(atomicwriter.File{Path: key, Data: o.data[key], Mode: src.Mode})

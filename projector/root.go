@@ -159,7 +159,7 @@ func (r *Root) identify() error {
 	switch {
 	case string(text) == markerText:
 		return nil
-	case len(text) > 0:
+	case !strings.HasPrefix(markerText, string(text)): // a beginning of it is what a crash left
 		return fmt.Errorf("its %s says %q, which this version does not know; use another --root-dir, or the version that made it", markerName, text)
 	}
 	foreign, err := foreignEntry(r.dir, "")

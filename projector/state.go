@@ -131,6 +131,9 @@ type object struct {
 	known bool              // the first answer has come
 	data  map[string][]byte // nil: absent
 	err   string            // why it cannot be read; data is then the last one
+	// refused: err is the server's word about this object, not an outage that
+	// the tokens will tell of if it lasts.
+	refused bool
 }
 
 // Spacing of disk work.

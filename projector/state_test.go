@@ -56,7 +56,7 @@ func TestMissingObject(t *testing.T) {
 	}{
 		{func() { r.s.touch(rootCA, nil, r.now) }, ReasonMissing},
 		{func() { r.s.touch(rootCA, map[string][]byte{"other": nil}, r.now) }, ReasonMissing},
-		{func() { r.s.touch(rootCA, nil, r.now); r.s.untouchable(rootCA, "forbidden", r.now) }, ReasonUnreadable},
+		{func() { r.s.touch(rootCA, nil, r.now); r.s.untouchable(rootCA, "forbidden", true, r.now) }, ReasonUnreadable},
 	} {
 		tt.touch()
 		r.drain()
@@ -415,6 +415,25 @@ func TestSnapshot(t *testing.T) {
 	} {
 		if got := r.volume(extra(0)).tokens[0].condition(issuedAt.Add(at)); got != want {
 			t.Errorf("at %v %s, want %s", at, got, want)
+		}
+	}
+}
+
+// TestRefusedAloneHonoursRetryAfter, up to a minute: a server may pace one token as
+// it may pace all.
+func TestRefusedAloneHonoursRetryAfter(t *testing.T) {
+	for asked, want := range map[time.Duration]time.Duration{30 * time.Second: 30 * time.Second, time.Hour: time.Minute} {
+		r := newRig(t)
+		r.answer = refusing(403, asked)
+		r.apply(lonePod(1, 3600))
+		r.run(3 * time.Minute)
+		for i := 1; i < len(r.requests); i++ {
+			if gap := r.requests[i].at.Sub(r.requests[i-1].at); gap < want || gap > want+time.Second {
+				t.Errorf("Retry-After %v: attempt %d after %v", asked, i, gap)
+			}
+		}
+		if len(r.requests) < 3 {
+			t.Errorf("Retry-After %v: %d attempts", asked, len(r.requests))
 		}
 	}
 }
