@@ -3,6 +3,7 @@ package projector
 import (
 	"bytes"
 	"maps"
+	"slices"
 
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/types"
@@ -87,9 +88,12 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	if v == nil {
 		v = &volume{
 			key: Key{PodUID: p.wish.UID, Volume: wish.Name}, pod: p,
-			seen: now.Mono, files: map[string]published{},
+			seen: now.Mono, since: s.server(now), files: map[string]published{},
 		}
 		p.volumes[wish.Name] = v
+	}
+	if len(v.tokens) > 0 && wish.Err == nil && !sameTokens(v.tokens, wish) {
+		wish = &Volume{Name: wish.Name, Err: volumeErrorf(ReasonInvalid, "its token sources have changed, which those of a pod never do; give the pod a new UID")}
 	}
 	v.wish, v.gone = wish, false
 	if len(v.tokens) == 0 {
@@ -100,6 +104,17 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	}
 	s.examine(v)
 	s.plan(v, s.server(now))
+}
+
+// sameTokens reports whether the wish has just these token sources.
+func sameTokens(tokens []token, wish *Volume) bool {
+	sources := make([]TokenSource, 0, len(tokens))
+	for _, src := range wish.Sources {
+		if src.Token != nil {
+			sources = append(sources, *src.Token)
+		}
+	}
+	return slices.EqualFunc(tokens, sources, func(t token, src TokenSource) bool { return *t.source == src })
 }
 
 func newTokens(k Key, wish *Volume) []token {
@@ -153,12 +168,26 @@ func (s *state) settle(p *pod, now rotation.Time) {
 // revive begins anew with a pod whose directory may still be there.
 func (s *state) revive(p *pod, now rotation.Time) {
 	s.removals.Remove(p)
-	for _, v := range p.volumes {
-		s.unwatch(v)
-	}
 	w := *p.again
-	s.pods[w.UID] = &pod{volumes: make(map[string]*volume)}
-	s.applyTo(s.pods[w.UID], w, now)
+	next := &pod{volumes: make(map[string]*volume)}
+	s.pods[w.UID] = next
+	s.applyTo(next, w, now)
+	for name, v := range p.volumes {
+		if heir := next.volumes[name]; heir != nil {
+			s.inherit(heir, v)
+		} else {
+			s.unwatch(v)
+		}
+	}
+}
+
+// inherit hands the watches of a volume on to the one that takes its place: the
+// kernel would not watch one directory twice.
+func (s *state) inherit(heir, v *volume) {
+	heir.watch, v.watch = v.watch, watchHandle{}
+	for _, fd := range heir.watch.descriptors() {
+		s.watched[fd] = heir
+	}
 }
 
 // drop takes a volume out of everything but its pod's removal.
@@ -255,6 +284,17 @@ func (s *state) untouchable(ref ObjectRef, why string, refused bool, now rotatio
 	}
 	o.err, o.refused = why, refused
 	s.reexamine(o, now)
+}
+
+// unwatchable takes in why the pods cannot be watched, or that they can, which is "".
+func (s *state) unwatchable(why string) {
+	switch {
+	case why != "" && s.podsErr == "":
+		s.log.Warn("pods cannot be watched; serving those known so far", zap.String("error", why))
+	case why == "" && s.podsErr != "":
+		s.log.Info("pods are watched again")
+	}
+	s.podsErr = why
 }
 
 func (s *state) reexamine(o *object, now rotation.Time) {

@@ -3,6 +3,7 @@ package projector
 import (
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -125,8 +126,10 @@ func Desired(pod *corev1.Pod, which Selection) Wish {
 	return w
 }
 
-// mountedVolumes names the volumes that any container mounts or uses as a
-// device, as the kubelet's populator counts them.
+// mountedVolumes names the volumes that an init or regular container mounts or
+// uses as a device. Ephemeral containers do not count, although the kubelet's
+// populator counts them: they come later, and a volume that is ours stays ours
+// for the pod's life.
 func mountedVolumes(spec *corev1.PodSpec) map[string]bool {
 	mounted := make(map[string]bool)
 	each := func(mounts []corev1.VolumeMount, devices []corev1.VolumeDevice) {
@@ -138,9 +141,6 @@ func mountedVolumes(spec *corev1.PodSpec) map[string]bool {
 		}
 	}
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
-		each(c.VolumeMounts, c.VolumeDevices)
-	}
-	for _, c := range spec.EphemeralContainers {
 		each(c.VolumeMounts, c.VolumeDevices)
 	}
 	return mounted
@@ -183,7 +183,22 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 	if err := atomicwriter.ValidatePaths(staticPaths(out.Sources)); err != nil {
 		out.Sources, out.Err = nil, &VolumeError{ReasonInvalid, err.Error()}
 	}
+	cleanPaths(out.Sources)
 	return out
+}
+
+// cleanPaths makes of valid paths the ones that will be found on disk.
+func cleanPaths(sources []Source) {
+	for _, s := range sources {
+		switch {
+		case s.Token != nil:
+			s.Token.Path = path.Clean(s.Token.Path)
+		case s.ConfigMap != nil:
+			for i := range s.ConfigMap.Items {
+				s.ConfigMap.Items[i].Path = path.Clean(s.ConfigMap.Items[i].Path)
+			}
+		}
+	}
 }
 
 // dropShadowed takes out earlier tokens whose file the later source overwrites,

@@ -252,10 +252,10 @@ func TestDesiredUnmounted(t *testing.T) {
 		"init container": {func(s *corev1.PodSpec) { s.InitContainers = []corev1.Container{{VolumeMounts: mount}} }, false},
 		"ephemeral": {func(s *corev1.PodSpec) {
 			s.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{VolumeMounts: mount}}}
-		}, false},
+		}, true}, // it came later: what is ours stays ours
 		"ephemeral device": {func(s *corev1.PodSpec) {
 			s.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{VolumeDevices: device}}}
-		}, false},
+		}, true},
 	} {
 		pod := testPod(1, "vault", 600)
 		pod.Spec.Containers = make([]corev1.Container, 2)

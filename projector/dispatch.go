@@ -84,7 +84,13 @@ func (s *state) mintNext(now rotation.Time) bool {
 // probe picks the volume to ask the server with while it is out: each time
 // another one, soonest expiry first; then one that is not due yet; then those
 // that failed before, in their order.
+//
+// A namespace in which nothing has failed yet goes before all that: if the cause
+// lies in one namespace, such as its webhook, the others must not wait for it.
 func (s *state) probe(server time.Time) *volume {
+	if v := s.probeElsewhere(server); v != nil {
+		return v
+	}
 	if v, ok := s.mints.Pop(server); ok {
 		return v
 	}
@@ -101,6 +107,24 @@ func (s *state) probe(server time.Time) *volume {
 	v := s.held[i]
 	s.unhold(v)
 	return v
+}
+
+// probeElsewhere picks the most urgent volume that is due in a namespace in
+// which nothing has failed in this outage; nil if there is none.
+func (s *state) probeElsewhere(server time.Time) *volume {
+	var skipped []*volume
+	defer func() {
+		for _, v := range skipped {
+			s.plan(v, server)
+		}
+	}()
+	for {
+		v, ok := s.mints.Pop(server)
+		if !ok || !s.struck[v.pod.wish.Namespace] {
+			return v
+		}
+		skipped = append(skipped, v)
+	}
 }
 
 func (s *state) unhold(v *volume) {

@@ -20,7 +20,8 @@ import (
 
 // feedBackoff spaces the attempts to list and watch. Its cap is lower than
 // client-go's 30 s: a pod that is created when the server is back waits for it.
-var feedBackoff = wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 6, Cap: 8 * time.Second}
+// The reflector does not wake from it when it is told to stop: that bounds the cap, too.
+var feedBackoff = wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 3, Cap: 2 * time.Second}
 
 // openWatcher starts the watch for changes on disk, if there is to be one.
 func (r *runner) openWatcher() *watcher {
@@ -54,14 +55,17 @@ func (r *runner) goWatch(ctx context.Context) {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", r.config.NodeName).String()
 		o.LabelSelector = r.config.PodSelector.String()
 	}
-	r.reflect(ctx, "pods", &corev1.Pod{}, podFeed{r.Projector}, &cache.ListWatch{
+	feed := podFeed{r.Projector}
+	r.reflect(ctx, "pods", &corev1.Pod{}, feed, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			narrow(&o)
-			return pods.List(ctx, o)
+			list, err := pods.List(ctx, o)
+			return list, feed.note(ctx, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			narrow(&o)
-			return pods.Watch(ctx, o)
+			w, err := pods.Watch(ctx, o)
+			return w, feed.note(ctx, err)
 		},
 	})
 }
@@ -82,12 +86,12 @@ func (r *runner) goWatchObject(ctx context.Context, ref ObjectRef) {
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			narrow(&o)
 			list, err := maps.List(ctx, o)
-			return list, feed.note(err)
+			return list, feed.note(ctx, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			narrow(&o)
 			w, err := maps.Watch(ctx, o)
-			return w, feed.note(err)
+			return w, feed.note(ctx, err)
 		},
 	})
 }
@@ -136,6 +140,27 @@ func (f podFeed) Replace(list []any, _ string) error {
 
 func (podFeed) Resync() error { return nil }
 
+// note passes on why the pods cannot be watched, or that they can.
+func (f podFeed) note(ctx context.Context, err error) error {
+	if why, news := why(ctx, err); news {
+		f.send(func(s *state, _ rotation.Time) { s.unwatchable(why) })
+	}
+	return err
+}
+
+// why words the error of a list or watch, "" for none, and says whether it is
+// news: that a version is too old to watch from is the reflector's daily
+// business, and the end of ctx is our own doing.
+func why(ctx context.Context, err error) (text string, news bool) {
+	if ctx.Err() != nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
+		return "", false
+	}
+	if err != nil {
+		text = scrub(err.Error())
+	}
+	return text, true
+}
+
 // objectFeed is the store of one object's reflector.
 type objectFeed struct {
 	*Projector
@@ -167,18 +192,12 @@ func (f objectFeed) Replace(list []any, _ string) error {
 
 func (objectFeed) Resync() error { return nil }
 
-// note passes on why an object cannot be read, or that it can. That a version is too old to
-// watch from is the reflector's daily business.
-func (f objectFeed) note(err error) error {
-	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
-		return err
+// note passes on why the object cannot be read, or that it can.
+func (f objectFeed) note(ctx context.Context, err error) error {
+	if why, news := why(ctx, err); news {
+		refused := apierrors.IsForbidden(err) || apierrors.IsNotFound(err)
+		f.send(func(s *state, now rotation.Time) { s.untouchable(f.ref, why, refused, now) })
 	}
-	why := ""
-	if err != nil {
-		why = scrub(err.Error())
-	}
-	refused := apierrors.IsForbidden(err) || apierrors.IsNotFound(err)
-	f.send(func(s *state, now rotation.Time) { s.untouchable(f.ref, why, refused, now) })
 	return err
 }
 

@@ -68,6 +68,7 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 		if !wasOpen {
 			s.log.Warn("API server does not answer token requests; probing", zap.String("error", failed.Error()))
 		}
+		s.struck[j.request.Namespace] = true
 		if wanted {
 			j.v.held = true
 			s.held = append(s.held, j.v)
@@ -89,6 +90,7 @@ func (s *state) release(now rotation.Time) {
 	s.log.Info("API server answers token requests again", zap.Int("held", len(s.held)))
 	held := s.held
 	s.held = nil
+	clear(s.struck)
 	for _, v := range held {
 		v.held = false
 		for i := range v.tokens {
@@ -110,6 +112,10 @@ type found struct {
 // tend takes in what every disk job learns.
 func (s *state) tend(v *volume, f found, now time.Time) {
 	s.rewatch(v, f.watch, now)
+	if f.watch.degraded && !s.blind {
+		s.blind = true
+		s.log.Warn("no watches left; volumes without one are read every minute instead. Raise fs.inotify.max_user_watches and the limit of open files", v.fields()...)
+	}
 	if f.detached && !v.detached {
 		v.detached = true
 		s.log.Warn("volume directory was deleted or replaced; containers still hold the old one until they restart", v.fields()...)
@@ -131,7 +137,7 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		return
 	}
 	v.failures++
-	v.retryAt = now.Add(rotation.Backoff(v.seed(), v.failures, 0))
+	v.retryAt = now.Add(rotation.Backoff(v.seed(), v.failures, v.soonest(now).Sub(now)))
 	v.verifyAt = v.retryAt
 	v.diskErr = volumeErrorf(ReasonDisk, "%v", failed)
 }

@@ -189,36 +189,43 @@ func TestStaleFailureOpensNothing(t *testing.T) {
 // TestDoubtfulClockAsksOnce: after the wall clock leapt, or the machine slept,
 // one request goes out; its answer tells the time, and then the rest is judged.
 func TestDoubtfulClockAsksOnce(t *testing.T) {
-	for name, leap := range map[string]func(*rig){
+	leaps := map[string]func(*rig){
 		"wall clock stepped ahead": func(r *rig) { r.step(2 * time.Hour) },
 		"machine suspended": func(r *rig) {
 			r.now.Wall = r.now.Wall.Add(2 * time.Hour)
 		},
-	} {
-		r := settled(t, 10, 3600)
-		r.s.sweep = 240 * time.Hour
-		r.run(6 * time.Minute)
-		asked := len(r.requests)
-		leap(r)
-		r.turn()
-		if got := len(r.requests) - asked; got != 1 {
-			t.Errorf("%s: %d requests at once", name, got)
-		}
-		r.turn()
-		if got := len(r.requests) - asked; got != 1 {
-			t.Errorf("%s: %d requests before the answer", name, got)
-		}
-		r.drain()
-		want := 1 // the clock was wrong, nothing is due
-		if name == "machine suspended" {
-			want = 10 // all have expired meanwhile
-		}
-		if got := len(r.requests) - asked; got != want {
-			t.Errorf("%s: %d requests after the answer, want %d", name, got, want)
-		}
-		if r.s.clock.Doubtful(r.now) {
-			t.Errorf("%s: still in doubt", name)
-		}
+	}
+	for name, leap := range leaps {
+		leapAfter(t, name, leap, time.Minute) // within a tenth of the lifetime
+		leapAfter(t, name, leap, 6*time.Minute)
+	}
+}
+
+func leapAfter(t *testing.T, name string, leap func(*rig), age time.Duration) {
+	t.Helper()
+	r := settled(t, 10, 3600)
+	r.s.sweep = 240 * time.Hour
+	r.run(age)
+	asked := len(r.requests)
+	leap(r)
+	r.turn()
+	if got := len(r.requests) - asked; got != 1 {
+		t.Errorf("%s: %d requests at once", name, got)
+	}
+	r.turn()
+	if got := len(r.requests) - asked; got != 1 {
+		t.Errorf("%s: %d requests before the answer", name, got)
+	}
+	r.drain()
+	want := 1 // the clock was wrong, nothing is due
+	if name == "machine suspended" {
+		want = 10 // all have expired meanwhile
+	}
+	if got := len(r.requests) - asked; got != want {
+		t.Errorf("%s: %d requests after the answer, want %d", name, got, want)
+	}
+	if r.s.clock.Doubtful(r.now) {
+		t.Errorf("%s: still in doubt", name)
 	}
 }
 

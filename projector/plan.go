@@ -28,7 +28,7 @@ func (s *state) plan(v *volume, now time.Time) {
 		s.disks.Set(v, at, deadline)
 	}
 	if t := v.nextToken(now); t != nil && !v.held {
-		s.mints.Set(v, t.at(), t.deadline(v, now))
+		s.mints.Set(v, t.at(), t.deadline(v))
 	}
 }
 
@@ -64,9 +64,9 @@ func later(a, b time.Time) time.Time {
 }
 
 // deadline ranks tokens that are due together: the one that expires first goes first.
-func (t *token) deadline(v *volume, now time.Time) time.Time {
+func (t *token) deadline(v *volume) time.Time {
 	if t.life.Expires.IsZero() {
-		return now.Add(pendingGrace)
+		return v.since.Add(pendingGrace)
 	}
 	return t.life.Expires
 }
@@ -75,7 +75,7 @@ func (t *token) deadline(v *volume, now time.Time) time.Time {
 func (v *volume) nextDisk(now time.Time) (at, deadline time.Time, ok bool) {
 	switch {
 	case !v.known, v.dirty:
-		at, deadline = now, v.urgency(now)
+		at, deadline = now, v.soonest(v.since.Add(pendingGrace))
 	case v.whole:
 		at, deadline = v.verifyAt, now.Add(time.Hour)
 		if len(v.stale) > 0 && v.stale[0].at.Add(staleAge).Before(at) {
@@ -88,30 +88,42 @@ func (v *volume) nextDisk(now time.Time) (at, deadline time.Time, ok bool) {
 	return later(at, v.retryAt), deadline, true
 }
 
-// urgency of a publication: when the first of the volume's tokens expires.
-func (v *volume) urgency(now time.Time) time.Time {
-	deadline := now.Add(pendingGrace)
+// soonest is when the first of the volume's tokens expires; none if it has none.
+func (v *volume) soonest(none time.Time) time.Time {
+	var first time.Time
 	for i := range v.tokens {
-		if e := v.tokens[i].life.Expires; !e.IsZero() && e.Before(deadline) {
-			deadline = e
+		if e := v.tokens[i].life.Expires; !e.IsZero() && (first.IsZero() || e.Before(first)) {
+			first = e
 		}
 	}
-	return deadline
+	if first.IsZero() {
+		return none
+	}
+	return first
 }
 
 // content is what a volume should hold, as far as its sources can say now.
 type content struct {
 	files   map[string]atomicwriter.File
-	tokens  map[string]*token // of files whose bytes are a token
-	missing *VolumeError      // the first source that cannot be had; nil if none is known
-	partial bool              // some source cannot be had, or not yet
+	missing *VolumeError // the first source that cannot be had; nil if none is known
+	partial bool         // some source cannot be had, or not yet
 }
 
 // resolve evaluates the sources in order; a later one overwrites an earlier
 // one's path, as with the kubelet. Of a version that is published, what a
 // failing source gave stays: its files are kept by their hash.
 func (s *state) resolve(v *volume) content {
-	c := content{files: make(map[string]atomicwriter.File), tokens: make(map[string]*token)}
+	c := s.evaluate(v, true)
+	if err := c.validate(); err != nil && v.whole {
+		// Keys that objects brought in conflict: those sources fail, the others do not wait.
+		c = s.evaluate(v, false)
+		c.missing = err
+	}
+	return c
+}
+
+func (s *state) evaluate(v *volume, objects bool) content {
+	c := content{files: make(map[string]atomicwriter.File), partial: !objects}
 	n := 0
 	for i := range v.wish.Sources {
 		src := &v.wish.Sources[i]
@@ -119,7 +131,7 @@ func (s *state) resolve(v *volume) content {
 		case src.Token != nil:
 			c.addToken(v, &v.tokens[n])
 			n++
-		case src.ConfigMap != nil:
+		case src.ConfigMap != nil && objects:
 			c.addObject(src.ConfigMap, s.objects[src.ConfigMap.Ref])
 		}
 		for _, l := range src.Literal {
@@ -158,10 +170,7 @@ func (c *content) validate() *VolumeError {
 	return nil
 }
 
-func (c *content) add(f atomicwriter.File) {
-	c.files[f.Path] = f
-	delete(c.tokens, f.Path)
-}
+func (c *content) add(f atomicwriter.File) { c.files[f.Path] = f }
 
 func (c *content) fail(err *VolumeError) {
 	c.partial = true
@@ -182,7 +191,6 @@ func (c *content) addToken(v *volume, t *token) {
 		return
 	}
 	c.add(f)
-	c.tokens[f.Path] = t
 }
 
 // keepRest keeps what the published version holds and no working source gives.
@@ -199,7 +207,7 @@ func (c *content) addObject(src *ObjectSource, o *object) {
 	switch {
 	case o == nil || !o.known && o.err == "":
 		c.partial = true // its watch has just begun
-	case o.data == nil && o.err != "":
+	case o.data == nil && o.err != "" && (!o.known || o.refused):
 		c.fail(volumeErrorf(ReasonUnreadable, "%s cannot be read: %s", src.Ref, o.err))
 	case o.data == nil && !src.Optional:
 		c.fail(volumeErrorf(ReasonMissing, "%s does not exist; create it, or mark the source optional", src.Ref))

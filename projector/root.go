@@ -27,8 +27,10 @@ const (
 	volumesPath = "volumes/kubernetes.io~projected"
 )
 
-// Modes: 0700 down to the pod directories, because files anybody may read lie
-// below; 0755 from there on, because containers look in from below.
+// Modes of the directories we make: 0700 down to the pod's, because files that
+// anybody may read lie below; 0755 from there on. The volume's own always gets
+// 0755, because containers see it from inside; what a runtime made on the way
+// to it keeps its mode.
 const (
 	privateMode fs.FileMode = 0o700
 	sharedMode  fs.FileMode = 0o755
@@ -245,7 +247,7 @@ func (r *Root) volume(k Key) (*atomicwriter.Dir, error) {
 	if err == nil {
 		return dir, nil
 	}
-	pods, err := r.dir.Open(podsName)
+	pods, err := r.dir.Mkdir(podsName, privateMode) // somebody may have emptied the root
 	if err != nil {
 		return nil, err
 	}
@@ -270,6 +272,9 @@ func (r *Root) volume(k Key) (*atomicwriter.Dir, error) {
 // removePod removes a pod's directory and everything below it.
 func (r *Root) removePod(uid string) error {
 	pods, err := r.dir.Open(podsName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,8 @@ type state struct {
 	now    time.Time     // server's, when it was last asked for
 	mono   time.Duration // local, at the same moment
 	outage rotation.Outage
-	synced bool // the first complete pod list has come
+	struck map[string]bool // namespaces in which a request has failed in the outage that is open
+	synced bool            // the first complete pod list has come
 
 	pods    map[types.UID]*pod
 	objects map[ObjectRef]*object
@@ -41,6 +42,8 @@ type state struct {
 	removals rotation.Queue[*pod] // gone; by when to try
 	watched  map[int]*volume      // by watched descriptor
 	degraded bool                 // nothing can be watched at all
+	blind    bool                 // some volume could not be watched; said once
+	podsErr  string               // why pods cannot be watched; ""
 	stray    map[int]bool         // descriptors of which a hint came before the job that made them ended
 	closing  []watchHandle        // watches of volumes that are no longer ours
 
@@ -81,6 +84,7 @@ type volume struct {
 	watch watchHandle
 
 	seen     time.Duration // Mono, when the pod was first seen
+	since    time.Time     // the same in server time
 	verifyAt time.Time     // server time
 	retryAt  time.Time     // no disk job before; zero: no failure
 	failures int           // of disk jobs, in a row
@@ -160,6 +164,7 @@ func newState(c *Config) *state {
 		objects: make(map[ObjectRef]*object),
 		watched: make(map[int]*volume),
 		stray:   make(map[int]bool),
+		struck:  make(map[string]bool),
 	}
 }
 
@@ -214,6 +219,7 @@ func (v *volume) shift(d time.Duration) {
 			*t = t.Add(d)
 		}
 	}
+	move(&v.since)
 	move(&v.verifyAt)
 	move(&v.retryAt)
 	move(&v.repairedAt)
@@ -221,9 +227,12 @@ func (v *volume) shift(d time.Duration) {
 		move(&v.stale[i].at)
 	}
 	for i := range v.tokens {
-		move(&v.tokens[i].retryAt)
-		move(&v.tokens[i].floor)
-		move(&v.tokens[i].took)
+		t := &v.tokens[i]
+		move(&t.retryAt)
+		if d < 0 { // what was lived through while asleep counts for the token's age
+			move(&t.floor)
+			move(&t.took)
+		}
 	}
 }
 

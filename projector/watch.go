@@ -2,6 +2,7 @@ package projector
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -38,14 +39,23 @@ func (h *watchHandle) descriptors() []int {
 // none. Its methods may be called from any worker.
 type watcher struct {
 	notify *fsnotify.Watcher
+	limit  int // descriptors from here on are for the work itself
 }
+
+// fdReserve is how many descriptors watches leave for connections and files.
+const fdReserve = 256
 
 func newWatcher() (*watcher, error) {
 	n, err := fsnotify.NewBufferedWatcher(256)
 	if err != nil {
 		return nil, fmt.Errorf("watch for changes: %w", err)
 	}
-	return &watcher{notify: n}, nil
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	return &watcher{notify: n, limit: int(min(limit.Cur, math.MaxInt32)) - fdReserve}, nil
 }
 
 // run sends the descriptor of every directory with a relevant event to hint,
@@ -69,10 +79,17 @@ func (w *watcher) run(hint func(descriptor int), lost func(error)) {
 	}
 }
 
+// close ends all watches and closes their descriptors. No job may be in flight.
 func (w *watcher) close() {
-	if w != nil {
-		w.notify.Close()
+	if w == nil {
+		return
 	}
+	for _, name := range w.notify.WatchList() {
+		if fd, err := strconv.Atoi(strings.TrimPrefix(name, descriptors)); err == nil {
+			w.drop(&fd)
+		}
+	}
+	w.notify.Close()
 }
 
 const descriptors = "/proc/self/fd/"
@@ -124,6 +141,11 @@ func (w *watcher) add(h *watchHandle, dir *atomicwriter.Dir) int {
 	fd, err := unix.FcntlInt(uintptr(dir.Fd()), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		h.degraded = true
+		return 0
+	}
+	if fd >= w.limit {
+		h.degraded = true
+		unix.Close(fd)
 		return 0
 	}
 	if err := w.notify.Add(descriptors + strconv.Itoa(fd)); err != nil {

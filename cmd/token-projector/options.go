@@ -101,7 +101,11 @@ func (o *options) validateLog() error {
 }
 
 func address(flag, value string) error {
-	if _, _, err := net.SplitHostPort(value); err != nil {
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
 		return fmt.Errorf("%s %q: must be HOST:PORT", flag, value)
 	}
 	return nil

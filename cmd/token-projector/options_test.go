@@ -48,6 +48,7 @@ func TestMisuse(t *testing.T) {
 		"run --node-name n --max-in-flight x":        "--max-in-flight",
 		"run --node-name n --pod-selector a=(":       "--pod-selector",
 		"run --node-name n --metrics-address 9477":   "--metrics-address",
+		"run --node-name n --health-address :99999":  "--health-address",
 		"run --node-name n --health-address nowhere": "--health-address",
 		"run --node-name n --log-level loud":         "--log-level",
 		"run --node-name n --log-level panic":        "--log-level",

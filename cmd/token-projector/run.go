@@ -41,7 +41,8 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx)) // probes are answered while draining
+	context.AfterFunc(ctx, func() { h.draining.Store(true) })
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx)) // also while draining
 	defer stopServing()
 	g.Go(func() error { return metricsServer.serve(serving) })
 	g.Go(func() error { return healthServer.serve(serving) })

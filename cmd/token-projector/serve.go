@@ -21,6 +21,7 @@ const answerBound = 2 * time.Second
 // health answers the probes. It is a standby until a Projector is set.
 type health struct {
 	standby   atomic.Bool // waiting for the root's lock
+	draining  atomic.Bool // told to end; the loop has left, the last jobs are ending
 	projector atomic.Pointer[projector.Projector]
 }
 
@@ -47,7 +48,7 @@ func (h *health) probe(check func(context.Context) error) http.HandlerFunc {
 
 // healthy: the owner answers, or there is nothing for it to own yet.
 func (h *health) healthy(ctx context.Context) error {
-	if p := h.projector.Load(); p != nil && !p.Responsive(ctx) {
+	if p := h.projector.Load(); p != nil && !h.draining.Load() && !p.Responsive(ctx) {
 		return errors.New("the loop does not answer")
 	}
 	return nil
@@ -58,6 +59,8 @@ func (h *health) healthy(ctx context.Context) error {
 func (h *health) ready(ctx context.Context) error {
 	p := h.projector.Load()
 	switch {
+	case h.draining.Load():
+		return errors.New("draining")
 	case h.standby.Load():
 		return nil
 	case p == nil:

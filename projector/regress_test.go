@@ -1,0 +1,210 @@
+package projector
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestConflictingKeys: a key that appears in an object and conflicts with another
+// source's path keeps its own source from changing, and no token from being renewed.
+func TestConflictingKeys(t *testing.T) {
+	r := newRig(t)
+	whole := configMapSource("kube-root-ca.crt", "")
+	whole.ConfigMap.Items = nil
+	labels := namespaceSource()
+	labels.DownwardAPI.Items[0].Path = "labels/namespace"
+	pod := testPod(1, "", 0)
+	pod.Spec.Volumes = []corev1.Volume{projected("v", tokenSource("", 600, "token"), labels, whole)}
+	r.apply(pod)
+	r.touchCA()
+	r.drain()
+	v := r.volume(Key{uid(1), "v"})
+	if v.condition() != "ready" {
+		t.Fatalf("%s: %v", v.condition(), v.err)
+	}
+	r.s.touch(rootCA, map[string][]byte{"ca.crt": []byte("new"), "labels": nil}, r.now)
+	r.run(20 * time.Minute)
+	if v.err == nil || v.err.Reason != ReasonInvalid {
+		t.Errorf("the conflict is not reported: %v", v.err)
+	}
+	if c := r.onDisk(v.key, "token"); c.Lifetime.Expired(r.server()) {
+		t.Error("the token expired while the server answered")
+	}
+	if got := r.files[v.key]["ca.crt"].data; got == "new" {
+		t.Error("half of the conflicting object was published")
+	}
+	r.touchCA()
+	r.drain()
+	if v.condition() != "ready" {
+		t.Errorf("after the conflict: %s: %v", v.condition(), v.err)
+	}
+}
+
+// TestProbesLeaveAFailingNamespace: many tokens of one namespace whose requests fail do
+// not hold up the one of another, which is due.
+func TestProbesLeaveAFailingNamespace(t *testing.T) {
+	r := settled(t, 1, 600)
+	due := r.volume(extra(0)).tokens[0].due
+	r.run(due.Sub(r.server()) - 5*time.Second)
+	r.answer = func(q Request) (Minted, error) {
+		if q.Namespace == "broken" {
+			return Minted{}, &MintError{Code: 500}
+		}
+		return r.good(q)
+	}
+	for i := range 100 {
+		pod := lonePod(100+i, 600)
+		pod.Namespace = "broken"
+		r.apply(pod)
+	}
+	r.run(5 * time.Second)
+	if !r.s.outage.Open() {
+		t.Fatal("the failing namespace opens no outage")
+	}
+	r.run(15 * time.Second)
+	if c := r.onDisk(extra(0), "extra-token"); c.Lifetime.Issued.Before(due.Add(-time.Second)) {
+		t.Errorf("%v after it was due the good token is still the old one", r.server().Sub(due))
+	}
+}
+
+// TestUncleanPathIsAdopted: what lies on disk under its clean path is found again.
+func TestUncleanPathIsAdopted(t *testing.T) {
+	pod := testPod(1, "", 0)
+	pod.Spec.Volumes = []corev1.Volume{projected("v", tokenSource("", 600, "./a//token"))}
+	w := Desired(pod, SelectAll)
+	if got := w.Volumes[0].Sources[0].Token.Path; got != "a/token" || w.Volumes[0].Err != nil {
+		t.Errorf("path %q, %v", got, w.Volumes[0].Err)
+	}
+}
+
+// TestChangedTokenSources: a pod's sources never change; a caller's might.
+func TestChangedTokenSources(t *testing.T) {
+	r := settled(t, 1, 600)
+	pod := lonePod(0, 600)
+	pod.Spec.Volumes[0].Projected.Sources = append(pod.Spec.Volumes[0].Projected.Sources, tokenSource("x", 600, "x"))
+	r.apply(pod)
+	r.run(time.Minute)
+	if v := r.volume(extra(0)); v.err == nil || v.err.Reason != ReasonInvalid {
+		t.Errorf("%v", v.err)
+	}
+	r.apply(lonePod(0, 600))
+	if v := r.volume(extra(0)); v.err != nil {
+		t.Errorf("the old sources again: %v", v.err)
+	}
+}
+
+// TestUnwatchablePodsAreSaidOnce, and that it is over.
+func TestUnwatchablePodsAreSaidOnce(t *testing.T) {
+	r := settled(t, 1, 600)
+	for range 3 {
+		r.s.unwatchable("connection refused")
+	}
+	r.s.unwatchable("")
+	r.s.unwatchable("")
+	if !r.says("connection refused") || !r.says("pods are watched again") || r.s.podsErr != "" {
+		t.Errorf("log: %s", r.logged.String())
+	}
+}
+
+// runOn runs a Projector on dir until do has returned.
+func runOn(t *testing.T, dir string, do func(*Projector, *Root)) {
+	t.Helper()
+	root := openTestRoot(t, dir)
+	defer root.Close()
+	issue := &issuer{now: time.Now}
+	p, err := New(Config{NodeName: "node", Root: root, Mint: issue.mint})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- p.Run(ctx) }()
+	do(p, root)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// TestRunClosesItsDescriptors: a Projector that is run and ended leaves no descriptor.
+func TestRunClosesItsDescriptors(t *testing.T) {
+	dir := memoryDir(t)
+	before := openDescriptors(t)
+	during := 0
+	for range 3 {
+		runOn(t, dir, func(p *Projector, root *Root) {
+			for n := range 5 {
+				p.Apply(Desired(lonePod(n, 600), SelectAll))
+			}
+			for n := range 5 {
+				waitFor(t, "publication", func() bool {
+					_, err := os.Stat(filepath.Join(root.Path(extra(n)), "extra-token"))
+					return err == nil
+				})
+			}
+			waitFor(t, "watches", func() bool { during = openDescriptors(t); return during >= before+10 })
+		})
+	}
+	if after := openDescriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d during, %d after", before, during, after)
+	}
+}
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range entries {
+		// The runtime keeps its poller; a directory that was read for this list is gone again.
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to != "anon_inode:[eventpoll]" && to != "anon_inode:[eventfd]" {
+			n++
+		}
+	}
+	return n
+}
+
+// TestEmptiedRoot: somebody removes everything but the marker; it is published anew.
+func TestEmptiedRoot(t *testing.T) {
+	dir := memoryDir(t)
+	runOn(t, dir, func(p *Projector, root *Root) {
+		p.Replace([]Wish{Desired(lonePod(1, 600), SelectAll)})
+		file := filepath.Join(root.Path(extra(1)), "extra-token")
+		there := func() bool { _, err := os.Stat(file); return err == nil }
+		waitFor(t, "publication", there)
+		waitFor(t, "watches", func() bool {
+			snap, ok := p.Snapshot(t.Context())
+			return ok && snap.Volumes["ready"] == 1
+		})
+		if err := os.RemoveAll(filepath.Join(dir, podsName)); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "publication into an emptied root", there)
+		waitFor(t, "detached", func() bool {
+			snap, ok := p.Snapshot(t.Context())
+			return ok && snap.Volumes["detached"] == 1
+		})
+		p.Forget(uid(1))
+		waitFor(t, "removal", func() bool {
+			_, err := os.Stat(filepath.Join(dir, podsName, fmt.Sprint(uid(1))))
+			return os.IsNotExist(err)
+		})
+	})
+}
