@@ -231,7 +231,7 @@ func (s *state) orphans(uids []types.UID, now rotation.Time) {
 // watchObjects notes the volume as a user of the objects it is made of.
 func (s *state) watchObjects(v *volume) {
 	for i := range v.wish.Sources {
-		src := v.wish.Sources[i].ConfigMap
+		src := v.wish.Sources[i].Object
 		if src == nil {
 			continue
 		}

@@ -54,9 +54,9 @@ type Volume struct {
 
 // Source is one source of a projected volume; exactly one field is set.
 type Source struct {
-	Token     *TokenSource
-	ConfigMap *ObjectSource
-	Literal   []Literal // downwardAPI, evaluated
+	Token   *TokenSource
+	Object  *ObjectSource // configMap or secret
+	Literal []Literal     // downwardAPI, evaluated
 }
 
 // TokenSource is a serviceAccountToken source.
@@ -67,7 +67,7 @@ type TokenSource struct {
 	Mode              fs.FileMode
 }
 
-// ObjectSource is a configMap source.
+// ObjectSource is a configMap or secret source.
 type ObjectSource struct {
 	Ref      ObjectRef
 	Items    []Item // nil: every key, as a path of its own
@@ -90,10 +90,16 @@ type Literal struct {
 
 // ObjectRef names an object that volumes are made of.
 type ObjectRef struct {
-	Kind      string // "ConfigMap"
+	Kind      string // one of the kinds below
 	Namespace string
 	Name      string
 }
+
+// Kinds of objects.
+const (
+	KindConfigMap = "ConfigMap"
+	KindSecret    = "Secret"
+)
 
 // tokenLeeway is for how long past deletionTimestamp the API server still
 // accepts a token (pkg/serviceaccount/claims.go).
@@ -193,9 +199,9 @@ func cleanPaths(sources []Source) {
 		switch {
 		case s.Token != nil:
 			s.Token.Path = path.Clean(s.Token.Path)
-		case s.ConfigMap != nil:
-			for i := range s.ConfigMap.Items {
-				s.ConfigMap.Items[i].Path = path.Clean(s.ConfigMap.Items[i].Path)
+		case s.Object != nil:
+			for i := range s.Object.Items {
+				s.Object.Items[i].Path = path.Clean(s.Object.Items[i].Path)
 			}
 		}
 	}
@@ -206,7 +212,7 @@ func cleanPaths(sources []Source) {
 func dropShadowed(sources []Source, later Source) []Source {
 	paths := staticPaths([]Source{later})
 	return slices.DeleteFunc(sources, func(s Source) bool {
-		return s.Token != nil && !(later.ConfigMap != nil && later.ConfigMap.Optional) && slices.Contains(paths, s.Token.Path)
+		return s.Token != nil && !(later.Object != nil && later.Object.Optional) && slices.Contains(paths, s.Token.Path)
 	})
 }
 
@@ -215,12 +221,14 @@ func desiredSource(pod *corev1.Pod, s *corev1.VolumeProjection, mode fs.FileMode
 	case s.ServiceAccountToken != nil:
 		return desiredToken(s.ServiceAccountToken, mode)
 	case s.ConfigMap != nil:
-		return Source{ConfigMap: desiredConfigMap(pod.Namespace, s.ConfigMap, mode)}, nil
+		ref := ObjectRef{Kind: KindConfigMap, Namespace: pod.Namespace, Name: s.ConfigMap.Name}
+		return Source{Object: desiredObject(ref, s.ConfigMap.Items, s.ConfigMap.Optional, mode)}, nil
+	case s.Secret != nil:
+		ref := ObjectRef{Kind: KindSecret, Namespace: pod.Namespace, Name: s.Secret.Name}
+		return Source{Object: desiredObject(ref, s.Secret.Items, s.Secret.Optional, mode)}, nil
 	case s.DownwardAPI != nil:
 		literals, err := downward(pod, s.DownwardAPI.Items, mode)
 		return Source{Literal: literals}, err
-	case s.Secret != nil:
-		return Source{}, unsupported("secret")
 	case s.ClusterTrustBundle != nil:
 		return Source{}, unsupported("clusterTrustBundle")
 	case s.PodCertificate != nil:
@@ -238,13 +246,9 @@ func desiredToken(t *corev1.ServiceAccountTokenProjection, mode fs.FileMode) (So
 	}}, nil
 }
 
-func desiredConfigMap(namespace string, c *corev1.ConfigMapProjection, mode fs.FileMode) *ObjectSource {
-	out := &ObjectSource{
-		Ref:      ObjectRef{Kind: "ConfigMap", Namespace: namespace, Name: c.Name},
-		Optional: c.Optional != nil && *c.Optional,
-		Mode:     mode,
-	}
-	for _, item := range c.Items {
+func desiredObject(ref ObjectRef, items []corev1.KeyToPath, optional *bool, mode fs.FileMode) *ObjectSource {
+	out := &ObjectSource{Ref: ref, Optional: optional != nil && *optional, Mode: mode}
+	for _, item := range items {
 		m := mode
 		if item.Mode != nil {
 			m = fs.FileMode(*item.Mode)
@@ -262,8 +266,8 @@ func staticPaths(sources []Source) []string {
 		switch {
 		case s.Token != nil:
 			paths = append(paths, s.Token.Path)
-		case s.ConfigMap != nil:
-			for _, item := range s.ConfigMap.Items {
+		case s.Object != nil:
+			for _, item := range s.Object.Items {
 				paths = append(paths, item.Path)
 			}
 		}

@@ -39,7 +39,7 @@ func TestDesiredVaultPod(t *testing.T) {
 		Volumes: []Volume{
 			{Name: "kube-api-access-x", Sources: []Source{
 				{Token: &TokenSource{ExpirationSeconds: 3607, Path: "token", Mode: 0o644}},
-				{ConfigMap: &ObjectSource{Ref: rootCA, Mode: 0o644, Items: []Item{{Key: "ca.crt", Path: "ca.crt", Mode: 0o644}}}},
+				{Object: &ObjectSource{Ref: rootCA, Mode: 0o644, Items: []Item{{Key: "ca.crt", Path: "ca.crt", Mode: 0o644}}}},
 				{Literal: []Literal{{Path: "namespace", Data: []byte("default"), Mode: 0o644}}},
 			}},
 			{Name: "vault-token", Sources: []Source{
@@ -75,7 +75,7 @@ func field(path, field string) corev1.DownwardAPIVolumeFile {
 	return corev1.DownwardAPIVolumeFile{Path: path, FieldRef: &corev1.ObjectFieldSelector{FieldPath: field}}
 }
 
-func TestDesiredConfigMapSource(t *testing.T) {
+func TestDesiredObjectSource(t *testing.T) {
 	ref := ObjectRef{Kind: "ConfigMap", Namespace: "default", Name: "c"}
 	named := corev1.LocalObjectReference{Name: "c"}
 	for name, tt := range map[string]struct {
@@ -97,8 +97,15 @@ func TestDesiredConfigMapSource(t *testing.T) {
 		if v.Err != nil || len(v.Sources) != 2 {
 			t.Fatalf("%s: %+v", name, v)
 		}
-		if diff := cmp.Diff(&tt.want, v.Sources[1].ConfigMap); diff != "" {
+		if diff := cmp.Diff(&tt.want, v.Sources[1].Object); diff != "" {
 			t.Errorf("%s: %s", name, diff)
+		}
+		// A secret is the same, but for its kind.
+		secret := corev1.SecretProjection(tt.source)
+		v = desiredOne(t, nil, tokenSource("", 600, "token"), corev1.VolumeProjection{Secret: &secret})
+		tt.want.Ref.Kind = "Secret"
+		if diff := cmp.Diff(&tt.want, v.Sources[1].Object); diff != "" || v.Err != nil {
+			t.Errorf("%s, as a secret: %v %s", name, v.Err, diff)
 		}
 	}
 }
@@ -144,7 +151,6 @@ func TestDesiredRefuses(t *testing.T) {
 		reason string
 		says   string
 	}{
-		"secret":                     {corev1.VolumeProjection{Secret: &corev1.SecretProjection{}}, ReasonUnsupported, "source 1: secret"},
 		"bundle":                     {corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}, ReasonUnsupported, "source 1: clusterTrustBundle"},
 		"certificate":                {corev1.VolumeProjection{PodCertificate: &corev1.PodCertificateProjection{}}, ReasonUnsupported, "source 1: podCertificate"},
 		"resource":                   {resource, ReasonUnsupported, "resourceFieldRef"},
@@ -178,7 +184,7 @@ func TestDesiredNoDefaultMode(t *testing.T) {
 func TestDesiredDefaultMode(t *testing.T) {
 	v := desiredOne(t, func(pod *corev1.Pod) { pod.Spec.Volumes[0].Projected.DefaultMode = new(int32(0o400)) },
 		tokenSource("", 600, "token"), namespaceSource(), configMapSource("c", "k"))
-	if v.Err != nil || v.Sources[0].Token.Mode != 0o400 || v.Sources[1].Literal[0].Mode != 0o400 || v.Sources[2].ConfigMap.Items[0].Mode != 0o400 {
+	if v.Err != nil || v.Sources[0].Token.Mode != 0o400 || v.Sources[1].Literal[0].Mode != 0o400 || v.Sources[2].Object.Items[0].Mode != 0o400 {
 		t.Errorf("%+v", v)
 	}
 }

@@ -77,23 +77,41 @@ func (r *runner) goWatchObject(ctx context.Context, ref ObjectRef) {
 		return
 	}
 	ctx, r.objects[ref] = context.WithCancel(ctx)
-	maps := r.config.Client.CoreV1().ConfigMaps(ref.Namespace)
 	feed := objectFeed{r.Projector, ref}
+	kind, access := r.objectAccess(ref)
 	narrow := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", ref.Name).String()
 	}
-	r.reflect(ctx, ref.String(), &corev1.ConfigMap{}, feed, &cache.ListWatch{
+	r.reflect(ctx, ref.String(), kind, feed, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			narrow(&o)
-			list, err := maps.List(ctx, o)
+			list, err := access.list(ctx, o)
 			return list, feed.note(ctx, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			narrow(&o)
-			w, err := maps.Watch(ctx, o)
+			w, err := access.watch(ctx, o)
 			return w, feed.note(ctx, err)
 		},
 	})
+}
+
+// objectAccess is how objects of one kind in one namespace are listed and watched.
+type objectAccess struct {
+	list  func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
+}
+
+func (r *runner) objectAccess(ref ObjectRef) (runtime.Object, objectAccess) {
+	core := r.config.Client.CoreV1()
+	if ref.Kind == KindSecret {
+		c := core.Secrets(ref.Namespace)
+		return &corev1.Secret{}, objectAccess{
+			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) }, c.Watch}
+	}
+	c := core.ConfigMaps(ref.Namespace)
+	return &corev1.ConfigMap{}, objectAccess{
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) }, c.Watch}
 }
 
 func (r *runner) reflect(ctx context.Context, name string, kind runtime.Object, store cache.ReflectorStore, lw *cache.ListWatch) {
@@ -168,11 +186,15 @@ type objectFeed struct {
 }
 
 func (f objectFeed) Add(obj any) error {
-	m, err := as[*corev1.ConfigMap](obj)
-	if err == nil {
-		f.Touch(f.ref, configMapData(m))
+	switch o := obj.(type) {
+	case *corev1.ConfigMap:
+		f.Touch(f.ref, configMapData(o))
+	case *corev1.Secret:
+		f.Touch(f.ref, secretData(o))
+	default:
+		return fmt.Errorf("reflector delivered a %T", obj)
 	}
-	return err
+	return nil
 }
 
 func (f objectFeed) Update(obj any) error { return f.Add(obj) }
@@ -211,6 +233,14 @@ func configMapData(m *corev1.ConfigMap) map[string][]byte {
 		data[k] = v
 	}
 	return data
+}
+
+// secretData is never nil: an empty object exists.
+func secretData(s *corev1.Secret) map[string][]byte {
+	if s.Data == nil {
+		return map[string][]byte{}
+	}
+	return s.Data
 }
 
 func as[T any](obj any) (T, error) {

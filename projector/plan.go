@@ -131,8 +131,8 @@ func (s *state) evaluate(v *volume, objects bool) content {
 		case src.Token != nil:
 			c.addToken(v, &v.tokens[n])
 			n++
-		case src.ConfigMap != nil && objects:
-			c.addObject(src.ConfigMap, s.objects[src.ConfigMap.Ref])
+		case src.Object != nil && objects:
+			c.addObject(src.Object, s.objects[src.Object.Ref])
 		}
 		for _, l := range src.Literal {
 			c.add(atomicwriter.File{Path: l.Path, Data: l.Data, Mode: l.Mode})
@@ -202,7 +202,8 @@ func (c *content) keepRest(v *volume) {
 	}
 }
 
-// addObject adds the projected keys of a configMap (pkg/volume/configmap/configmap.go).
+// addObject adds the projected keys of an object (pkg/volume/configmap/configmap.go,
+// pkg/volume/secret/secret.go).
 func (c *content) addObject(src *ObjectSource, o *object) {
 	switch {
 	case o == nil || !o.known && o.err == "":

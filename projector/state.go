@@ -129,7 +129,7 @@ type token struct {
 	err      *VolumeError
 }
 
-// object is a configMap that volumes are made of.
+// object is a configMap or secret that volumes are made of.
 type object struct {
 	users map[*volume]bool
 	known bool              // the first answer has come

@@ -28,13 +28,23 @@ func TestInCluster(t *testing.T) {
 	createNode(t, nodeName)
 	createNamespace(t, nodeName)
 	own := daemonSetPod(t, nodeName)
+	const password = "no-real-password"
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "app"}, StringData: map[string]string{"password": password},
+	}
+	if _, err := client.CoreV1().Secrets(nodeName).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	pod := createPod(t, unmountedPod(nodeName))
 
 	root, token := t.TempDir(), boundToken(t, own)
 	d := startInSandbox(t, own, root, token)
 	eventually(t, func() error {
-		return missing(volumeDir(root, pod, vaultVolume), vaultFile, "ca.crt", "namespace")
+		return missing(volumeDir(root, pod, vaultVolume), vaultFile, "ca.crt", "namespace", "password")
 	})
+	if got, err := os.ReadFile(filepath.Join(volumeDir(root, pod, vaultVolume), "password")); string(got) != password {
+		t.Errorf("the secret's key: %d bytes, %v", len(got), err)
+	}
 	value := readToken(t, volumeDir(root, pod, vaultVolume), vaultFile)
 	if err := notTokenOf(review(t, value, vaultAud), pod); err != nil {
 		t.Error(err)
@@ -59,7 +69,7 @@ func TestInCluster(t *testing.T) {
 	if err := d.terminate(t); err != nil {
 		t.Errorf("SIGTERM: %v, want exit code 0", err)
 	}
-	wantNoLeak(t, d.logFile, []string{token, value})
+	wantNoLeak(t, d.logFile, []string{token, value, password})
 }
 
 // unmountedPod declares a volume that no container mounts.
@@ -68,6 +78,9 @@ func unmountedPod(nodeName string) *corev1.Pod {
 	volume.Projected.Sources = append(volume.Projected.Sources,
 		corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
 			LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+		}},
+		corev1.VolumeProjection{Secret: &corev1.SecretProjection{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "app"},
 		}},
 		corev1.VolumeProjection{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{
 			Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"},

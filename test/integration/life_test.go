@@ -225,7 +225,7 @@ func TestUnsupported(t *testing.T) {
 	d := w.start()
 	v := tokenVolume("mixed", "vault", 600)
 	v.Projected.Sources = append(v.Projected.Sources, corev1.VolumeProjection{
-		Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}},
+		ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: new("bundle"), Path: "bundle.pem"},
 	})
 	pod := w.pod("demo", "web", v)
 	path := w.path(pod, apiVolume(pod), "token")
@@ -242,43 +242,85 @@ func TestUnsupported(t *testing.T) {
 	d.terminate()
 }
 
-// TestMissingConfigMap: the first version waits for every source; a later one
-// keeps what a failing source gave.
-func TestMissingConfigMap(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, fakeapi.Options{MaxTokenExpiration: 5 * time.Second})
-	d := w.start()
-	v := volume("mixed",
-		corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: new(int64(600))}},
-		corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}}})
-	pod := w.pod("demo", "web", v)
-	eventually(t, "a visible error", func() bool {
-		return d.metric("token_projector_volume_errors", "reason", "ObjectMissing") == 1
-	})
-	if _, err := os.Stat(w.path(pod, "mixed", "token")); !os.IsNotExist(err) {
-		t.Errorf("half a volume was published: %v", err)
+// settings is an object with one key, as a configMap or as a secret.
+type settings struct {
+	source func(name string) corev1.VolumeProjection
+	create func(w *world, value string) error
+	update func(w *world, value string) error
+	delete func(w *world) error
+}
+
+func settingsKinds() map[string]settings {
+	meta := metav1.ObjectMeta{Namespace: "demo", Name: "settings"}
+	named := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+	configMap := func(v string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"colour": v}}
 	}
-	settings, err := fakeapi.Create(w.api, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "settings"}, Data: map[string]string{"colour": "blue"},
-	})
+	secret := func(v string) *corev1.Secret {
+		return &corev1.Secret{ObjectMeta: meta, Data: map[string][]byte{"colour": []byte(v)}}
+	}
+	return map[string]settings{
+		"configMap": {
+			func(name string) corev1.VolumeProjection {
+				return corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: named(name)}}
+			},
+			func(w *world, v string) error { _, err := fakeapi.Create(w.api, configMap(v)); return err },
+			func(w *world, v string) error { _, err := fakeapi.Update(w.api, configMap(v)); return err },
+			func(w *world) error { return w.api.Delete(configMap(""), metav1.DeleteOptions{}) },
+		},
+		"secret": {
+			func(name string) corev1.VolumeProjection {
+				return corev1.VolumeProjection{Secret: &corev1.SecretProjection{LocalObjectReference: named(name)}}
+			},
+			func(w *world, v string) error { _, err := fakeapi.Create(w.api, secret(v)); return err },
+			func(w *world, v string) error { _, err := fakeapi.Update(w.api, secret(v)); return err },
+			func(w *world) error { return w.api.Delete(secret(""), metav1.DeleteOptions{}) },
+		},
+	}
+}
+
+// TestObjectSources: the first version waits for every source; changes follow;
+// a later version keeps what a failing source gave.
+func TestObjectSources(t *testing.T) {
+	for name, kind := range settingsKinds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fakeapi.Options{MaxTokenExpiration: 5 * time.Second})
+			d := w.start()
+			token := corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: new(int64(600))}}
+			pod := w.pod("demo", "web", volume("mixed", token, kind.source("settings")))
+			eventually(t, "a visible error", func() bool {
+				return d.metric("token_projector_volume_errors", "reason", "ObjectMissing") == 1
+			})
+			if _, err := os.Stat(w.path(pod, "mixed", "token")); !os.IsNotExist(err) {
+				t.Errorf("half a volume was published: %v", err)
+			}
+			colour := w.path(pod, "mixed", "colour")
+			is := func(want string) func() bool {
+				return func() bool { data, _ := os.ReadFile(colour); return string(data) == want }
+			}
+			check(t, kind.create(w, "blue"))
+			w.waitPublished(pod)
+			eventually(t, "the key", is("blue"))
+			check(t, kind.update(w, "green"))
+			eventually(t, "the changed key", is("green"))
+			check(t, kind.delete(w))
+			w.waitRenewed(w.contents(pod), pod)
+			if !is("green")() {
+				t.Error("the last bytes of a deleted object are gone")
+			}
+			check(t, kind.create(w, "red"))
+			eventually(t, "the key of the object made again", is("red"))
+			d.terminate()
+		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.waitPublished(pod)
-	settings.Data["colour"] = "green"
-	if settings, err = fakeapi.Update(w.api, settings); err != nil {
-		t.Fatal(err)
-	}
-	colour := w.path(pod, "mixed", "colour")
-	eventually(t, "the changed key", func() bool { data, _ := os.ReadFile(colour); return string(data) == "green" })
-	if err := w.api.Delete(settings, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.waitRenewed(w.contents(pod), pod)
-	if data, err := os.ReadFile(colour); string(data) != "green" {
-		t.Errorf("the last bytes of a deleted configMap are gone: %q, %v", data, err)
-	}
-	d.terminate()
 }
 
 // TestRepair: whatever somebody does to a volume's files is undone.
