@@ -36,8 +36,17 @@ const (
 	sharedMode  fs.FileMode = 0o755
 )
 
-// lockPoll is how often a standby looks for the lock.
-const lockPoll = 200 * time.Millisecond
+// lockPoll is how often a standby looks for the lock, and rootPoll how often
+// a running daemon makes sure that the root is still where it was.
+const (
+	lockPoll = 200 * time.Millisecond
+	rootPoll = 5 * time.Second
+)
+
+// ErrRootReplaced says that the directory at the root's path is not the one
+// that was opened any more: it was deleted, replaced or mounted over. What is
+// published into the old one reaches nobody; open the root again.
+var ErrRootReplaced = errors.New("root was deleted or replaced")
 
 // Root is the directory that holds everything the daemon publishes, locked for
 // this process alone.
@@ -50,10 +59,19 @@ type Root struct {
 }
 
 // OpenRoot opens the root at path, making it if needed, and waits until no
-// other process holds its lock; waiting is called once if it has to wait. It
+// other process holds its lock; waiting is called when it has to wait. It
 // refuses a directory that is not ours: one without our marker that holds
 // anything but what a container runtime makes for subPath mounts.
 func OpenRoot(ctx context.Context, path string, waiting func()) (*Root, error) {
+	for {
+		r, err := openRoot(ctx, path, waiting)
+		if !errors.Is(err, ErrRootReplaced) {
+			return r, err
+		}
+	}
+}
+
+func openRoot(ctx context.Context, path string, waiting func()) (*Root, error) {
 	if err := os.MkdirAll(path, privateMode); err != nil {
 		return nil, fmt.Errorf("make root: %w", err)
 	}
@@ -99,7 +117,7 @@ func (r *Root) claim(ctx context.Context, waiting func()) error {
 		}
 		r.marker.Close() // somebody replaced the marker while we waited for its lock
 	}
-	if err := r.identify(); err != nil {
+	if err := errors.Join(r.check(), r.identify()); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(r.dir.Fd(), uint32(privateMode)); err != nil {
@@ -130,11 +148,49 @@ func (r *Root) lock(ctx context.Context, waiting func()) error {
 		if first && waiting != nil {
 			waiting()
 		}
+		if err := r.check(); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(lockPoll):
 		}
+	}
+}
+
+// check returns ErrRootReplaced if the root's path leads somewhere else now.
+func (r *Root) check() error {
+	var st unix.Stat_t
+	err := unix.Stat(r.path, &st)
+	if errors.Is(err, unix.ENOENT) {
+		return ErrRootReplaced
+	}
+	if err != nil {
+		return fmt.Errorf("stat root: %w", &fs.PathError{Op: "stat", Path: r.path, Err: err})
+	}
+	id, err := r.dir.ID()
+	if err == nil && id != (atomicwriter.ID{Dev: st.Dev, Ino: st.Ino}) {
+		return ErrRootReplaced
+	}
+	return err
+}
+
+// watch checks the root until ctx ends, and calls lost once if it was replaced.
+func (r *Root) watch(ctx context.Context, lost func()) {
+	timer := time.NewTimer(rootPoll)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if errors.Is(r.check(), ErrRootReplaced) {
+			lost()
+			return
+		}
+		timer.Reset(rootPoll)
 	}
 }
 

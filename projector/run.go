@@ -192,7 +192,8 @@ func (p *Projector) Hear(server time.Time, sent, received rotation.Time) {
 }
 
 // Run projects until ctx ends, then waits for the jobs in flight. It removes
-// nothing at the end: what is on disk serves on until the next start.
+// nothing at the end: what is on disk serves on until the next start. It ends
+// with ErrRootReplaced when somebody deletes or replaces the root.
 func (p *Projector) Run(ctx context.Context) error {
 	found, err := p.config.Root.pods()
 	if err != nil {
@@ -202,12 +203,16 @@ func (p *Projector) Run(ctx context.Context) error {
 	r := &runner{Projector: p, state: newState(&p.config), objects: make(map[ObjectRef]context.CancelFunc)}
 	r.state.orphans(found, p.config.Clock())
 	r.disk = disk{root: p.config.Root, watch: r.openWatcher()}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	r.feeds.Go(func() { p.config.Root.watch(ctx, func() { cancel(ErrRootReplaced) }) })
 	r.goWatch(ctx)
 	r.loop(ctx)
 	close(p.done) // from here on nobody waits for the owner
-	cancel()
+	cancel(nil)
 	r.stop()
+	if errors.Is(context.Cause(ctx), ErrRootReplaced) {
+		return ErrRootReplaced
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -55,7 +56,7 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	return err
 }
 
-// project waits for the root and runs the Projector on it.
+// project connects, and runs a Projector on the root until ctx ends.
 func project(ctx context.Context, o *options, log *zap.Logger, m *metrics.Metrics, h *health) error {
 	clock := rotation.SystemClock()
 	c := projector.Config{
@@ -66,7 +67,18 @@ func project(ctx context.Context, o *options, log *zap.Logger, m *metrics.Metric
 	if err := connect(&c, o, &current); err != nil {
 		return err
 	}
-	root, err := openRoot(ctx, o, log, h)
+	for {
+		err := projectOnce(ctx, c, o, h, &current)
+		if !errors.Is(err, projector.ErrRootReplaced) {
+			return err
+		}
+		log.Error("somebody deleted or replaced the root; opening it again. Containers that mounted from the old one keep that until they restart", zap.String("root", o.rootDir))
+	}
+}
+
+// projectOnce opens the root and runs a Projector on it while it lasts.
+func projectOnce(ctx context.Context, c projector.Config, o *options, h *health, current *atomic.Pointer[projector.Projector]) error {
+	root, err := openRoot(ctx, o, c.Log, h)
 	if ctx.Err() != nil {
 		return nil // ended while it was a standby
 	}
@@ -82,6 +94,12 @@ func project(ctx context.Context, o *options, log *zap.Logger, m *metrics.Metric
 	current.Store(p)
 	h.projector.Store(p)
 	h.standby.Store(false)
+	defer func() {
+		if ctx.Err() == nil {
+			h.projector.Store(nil)
+			current.Store(nil)
+		}
+	}()
 	return p.Run(ctx)
 }
 

@@ -217,6 +217,42 @@ func TestStandby(t *testing.T) {
 	second.terminate()
 }
 
+// TestRootReplaced: the root is deleted, or made anew, under a running daemon and a
+// standby; one of them takes the new one.
+func TestRootReplaced(t *testing.T) {
+	for name, replace := range map[string]func(root string) error{
+		"deleted": os.RemoveAll,
+		"made anew": func(root string) error {
+			if err := os.Rename(root, root+"-old"); err != nil {
+				return err
+			}
+			return os.Mkdir(root, 0o755)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fakeapi.Options{})
+			w.root = filepath.Join(w.root, "root")
+			first := w.start()
+			pod := w.pod("demo", "web")
+			w.waitPublished(pod)
+			second := w.start()
+			second.line("another process holds the root; standing by")
+			before := w.contents(pod)
+			check(t, replace(w.root))
+			w.waitRenewed(before, pod)
+			eventually(t, "one holder of the lock and one standby", func() bool {
+				return first.metric("token_projector_root_lock_held")+second.metric("token_projector_root_lock_held") == 1 &&
+					first.probe("/readyz") == http.StatusOK && second.probe("/readyz") == http.StatusOK
+			})
+			later := w.pod("demo", "later")
+			w.waitPublished(later)
+			first.terminate()
+			second.terminate()
+		})
+	}
+}
+
 // TestUnsupported: a volume that cannot be projected is a visible error and
 // touches no neighbour.
 func TestUnsupported(t *testing.T) {
