@@ -208,3 +208,28 @@ func TestEmptiedRoot(t *testing.T) {
 		})
 	})
 }
+
+// TestRuntimeDirectoryIsAdopted: the empty directories that a container runtime made for a
+// subPath mount, before any daemon ran, are filled and not replaced: it has bound the last one.
+func TestRuntimeDirectoryIsAdopted(t *testing.T) {
+	dir := memoryDir(t)
+	made := filepath.Join(dir, volumePath(extra(1)))
+	if err := os.MkdirAll(made, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runOn(t, dir, func(p *Projector, root *Root) {
+		p.Replace([]Wish{Desired(lonePod(1, 600), SelectAll)})
+		waitFor(t, "publication", func() bool {
+			_, err := os.Stat(filepath.Join(made, "extra-token"))
+			return err == nil
+		})
+	})
+	after, err := os.Stat(made)
+	if err != nil || !os.SameFile(before, after) || after.Mode().Perm() != sharedMode {
+		t.Errorf("%v, the same directory %v, mode %v", err, os.SameFile(before, after), after.Mode())
+	}
+}
