@@ -43,7 +43,7 @@ func (s *state) applyTo(p *pod, w Wish, now rotation.Time) {
 		if wants(&w, name) || v.gone {
 			continue
 		}
-		s.drop(v) // a container now mounts it: it is the kubelet's
+		s.drop(v)
 		v.gone = true
 		s.abandon(v)
 	}
@@ -210,10 +210,11 @@ func (s *state) replace(wishes []Wish, now rotation.Time) {
 		s.synced = true
 	}
 	for uid, p := range s.pods {
-		if !listed[uid] {
+		if listed[uid] {
+			s.settle(p, now)
+		} else {
 			s.forget(uid, now)
 		}
-		s.settle(p, now)
 	}
 }
 

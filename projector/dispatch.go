@@ -51,7 +51,7 @@ type removeJob struct {
 func (s *state) dispatch(now rotation.Time) {
 	for s.minting < s.maxInFlight && s.mintNext(now) {
 	}
-	for s.onDisk < s.maxDisk && s.diskNext(now) {
+	for s.onDisk < diskWorkers && s.diskNext(now) {
 	}
 }
 
@@ -229,7 +229,7 @@ func (s *state) wake(now rotation.Time) time.Duration {
 			pause = min(pause, at.Sub(server))
 		}
 	}
-	if s.onDisk < s.maxDisk {
+	if s.onDisk < diskWorkers {
 		earlier(s.disks.Next(server))
 		earlier(s.removals.Next(server))
 	}

@@ -2,6 +2,7 @@ package projector
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -120,17 +121,7 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		v.detached = true
 		s.log.Warn("volume directory was deleted or replaced; containers still hold the old one until they restart", v.fields()...)
 	}
-	var stale []staleVersion
-	for _, name := range f.stale {
-		at := now
-		for _, old := range v.stale {
-			if old.name == name {
-				at = old.at
-			}
-		}
-		stale = append(stale, staleVersion{name, at})
-	}
-	v.stale = oldestFirst(stale)
+	v.noteStale(f.stale, now)
 	failed := errors.Join(f.err, f.leftover)
 	if failed == nil {
 		v.failures, v.retryAt, v.diskErr = 0, time.Time{}, nil
@@ -140,6 +131,22 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 	v.retryAt = now.Add(rotation.Backoff(v.seed(), v.failures, v.soonest(now).Sub(now)))
 	v.verifyAt = v.retryAt
 	v.diskErr = volumeErrorf(ReasonDisk, "%v", failed)
+}
+
+// noteStale takes in which versions are there that are not current, oldest first.
+func (v *volume) noteStale(names []string, now time.Time) {
+	var stale []staleVersion
+	for _, name := range names {
+		at := now
+		for _, old := range v.stale {
+			if old.name == name {
+				at = old.at
+			}
+		}
+		stale = append(stale, staleVersion{name, at})
+	}
+	slices.SortFunc(stale, func(a, b staleVersion) int { return a.at.Compare(b.at) })
+	v.stale = stale
 }
 
 // rewatch takes over the watches that a job has set. A hint that outran the job

@@ -114,10 +114,13 @@ type content struct {
 // failing source gave stays: its files are kept by their hash.
 func (s *state) resolve(v *volume) content {
 	c := s.evaluate(v, true)
-	if err := c.validate(); err != nil && v.whole {
-		// Keys that objects brought in conflict: those sources fail, the others do not wait.
+	switch err := c.validate(); {
+	case err == nil:
+	case v.whole: // keys that objects brought in conflict: those sources fail, the others do not wait
 		c = s.evaluate(v, false)
 		c.missing = err
+	default:
+		c.partial, c.missing = true, err
 	}
 	return c
 }
@@ -153,11 +156,6 @@ func (s *state) examine(v *volume) {
 		return
 	}
 	c := s.resolve(v)
-	if err := c.validate(); err != nil {
-		v.dirty = false
-		s.report(v, err)
-		return
-	}
 	v.dirty = (v.whole || !c.partial) && c.differs(v)
 	s.report(v, c.missing)
 }
@@ -220,18 +218,13 @@ func (c *content) addObject(src *ObjectSource, o *object) {
 	}
 }
 
+// addData adds every key, or, if there are items, what they name.
 func (c *content) addData(src *ObjectSource, o *object) {
-	switch {
-	case src.Items == nil:
-		for _, key := range slices.Sorted(maps.Keys(o.data)) {
-			c.add(atomicwriter.File{Path: key, Data: o.data[key], Mode: src.Mode})
+	if src.Items == nil {
+		for key, data := range o.data {
+			c.add(atomicwriter.File{Path: key, Data: data, Mode: src.Mode})
 		}
-	default:
-		c.addItems(src, o)
 	}
-}
-
-func (c *content) addItems(src *ObjectSource, o *object) {
 	for _, item := range src.Items {
 		data, ok := o.data[item.Key]
 		switch {

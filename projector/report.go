@@ -2,7 +2,6 @@ package projector
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -69,11 +68,6 @@ func (t *token) condition(now time.Time) string {
 		return "stale"
 	}
 	return "fresh"
-}
-
-func oldestFirst(versions []staleVersion) []staleVersion {
-	slices.SortFunc(versions, func(a, b staleVersion) int { return a.at.Compare(b.at) })
-	return versions
 }
 
 // snapshot counts everything for a scrape. Pods whose tokens are dead by now,

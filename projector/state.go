@@ -16,7 +16,6 @@ import (
 type state struct {
 	seed        rotation.Seed // of the node
 	maxInFlight int
-	maxDisk     int
 	sweep       time.Duration
 	log         *zap.Logger
 	metrics     *metrics.Metrics
@@ -157,7 +156,7 @@ const (
 func newState(c *Config) *state {
 	seed := rotation.NewSeed(c.NodeName)
 	return &state{
-		seed: seed, maxInFlight: c.MaxInFlight, maxDisk: diskWorkers, sweep: c.Sweep,
+		seed: seed, maxInFlight: c.MaxInFlight, sweep: c.Sweep,
 		log: c.Log, metrics: c.Metrics, published: c.Published,
 		outage:  rotation.NewOutage(seed),
 		pods:    make(map[types.UID]*pod),

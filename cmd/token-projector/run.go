@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/zapr"
@@ -63,12 +62,11 @@ func project(ctx context.Context, o *options, log *zap.Logger, m *metrics.Metric
 		NodeName: o.nodeName, PodSelector: o.selector, Selection: projector.Selection(o.volumes),
 		MaxInFlight: o.maxInFlight, Clock: clock, Metrics: m, Log: log,
 	}
-	var current atomic.Pointer[projector.Projector]
-	if err := connect(&c, o, &current); err != nil {
+	if err := connect(&c, o, h); err != nil {
 		return err
 	}
 	for {
-		err := projectOnce(ctx, c, o, h, &current)
+		err := projectOnce(ctx, c, o, h)
 		if !errors.Is(err, projector.ErrRootReplaced) {
 			return err
 		}
@@ -77,9 +75,9 @@ func project(ctx context.Context, o *options, log *zap.Logger, m *metrics.Metric
 }
 
 // projectOnce opens the root and runs a Projector on it while it lasts.
-func projectOnce(ctx context.Context, c projector.Config, o *options, h *health, current *atomic.Pointer[projector.Projector]) error {
+func projectOnce(ctx context.Context, c projector.Config, o *options, h *health) error {
 	root, err := openRoot(ctx, o, c.Log, h)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return nil // ended while it was a standby
 	}
 	if err != nil {
@@ -91,26 +89,24 @@ func projectOnce(ctx context.Context, c projector.Config, o *options, h *health,
 	if err != nil {
 		return err
 	}
-	current.Store(p)
 	h.projector.Store(p)
 	h.standby.Store(false)
 	defer func() {
 		if ctx.Err() == nil {
 			h.projector.Store(nil)
-			current.Store(nil)
 		}
 	}()
 	return p.Run(ctx)
 }
 
 // connect makes the clients. Every answer tells the Projector the server's time.
-func connect(c *projector.Config, o *options, current *atomic.Pointer[projector.Projector]) error {
+func connect(c *projector.Config, o *options, h *health) error {
 	config, err := restConfig(o)
 	if err != nil {
 		return err
 	}
 	hear := func(server time.Time, sent, received rotation.Time) {
-		if p := current.Load(); p != nil {
+		if p := h.projector.Load(); p != nil {
 			p.Hear(server, sent, received)
 		}
 	}

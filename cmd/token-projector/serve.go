@@ -18,11 +18,11 @@ import (
 // answerBound is how long the owner may take to answer a probe.
 const answerBound = 2 * time.Second
 
-// health answers the probes. It is a standby until a Projector is set.
+// health knows which Projector is running, and answers the probes.
 type health struct {
-	standby   atomic.Bool // waiting for the root's lock
-	draining  atomic.Bool // told to end; the loop has left, the last jobs are ending
-	projector atomic.Pointer[projector.Projector]
+	standby   atomic.Bool                         // waiting for the root's lock
+	draining  atomic.Bool                         // told to end; the loop has left, the last jobs are ending
+	projector atomic.Pointer[projector.Projector] // nil: none is running
 }
 
 // handler serves the probes, on a port of their own: they must not need what
