@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dirMode is the mode of a version and of the directories in it.
+// dirMode is the mode of a version and of the directories in it, unless they have a group of their own.
 const dirMode = 0o755
 
 // compare reads the current version, tells whether it differs from the wish, and picks up the
@@ -107,7 +107,7 @@ func (p *publication) compareDir(fd int, l *listing, want []wanted, from int) er
 	if err := fstat(fd, &st); err != nil {
 		return err
 	}
-	if !ownedBy(&st, dirMode, p.d.self) {
+	if !ownedBy(&st, p.dirs.mode, p.dirs.owner) {
 		p.differs = true
 	}
 	if err := p.finishDir(fd, l, &st); err != nil {

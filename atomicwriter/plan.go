@@ -27,6 +27,7 @@ type publication struct {
 	staged     string   // the new version once it was made
 	stagedDirs []string // it and its directories, deepest first; only with Sync
 	passes     uint32   // mode bits that the umask lets through
+	dirs       dirAttrs // of the new version's directories
 	made       *Owner   // owner that creation in the volume directory gives; nil if not known yet
 	own        Owner    // owner of the volume directory, and so of its links
 
@@ -38,6 +39,21 @@ type publication struct {
 	subBuf  [direntBuffer]byte
 	subEnts []dirent
 	target  [maxTarget]byte
+}
+
+// dirAttrs are what the version and every directory in it must have. A file that is created there
+// has the same owner: the group is either our own or, by the setgid bit, the directory's.
+type dirAttrs struct {
+	mode  uint32
+	owner Owner
+}
+
+// dirsOf are the attributes that the options ask for.
+func dirsOf(d *Dir, o Options) dirAttrs {
+	if o.Group == nil {
+		return dirAttrs{dirMode, d.self}
+	}
+	return dirAttrs{dirMode | unix.S_ISGID, Owner{UID: d.self.UID, GID: *o.Group}}
 }
 
 // wanted is a File checked and settled.
@@ -59,7 +75,7 @@ const maxSpace = 64 << 10
 
 func newPublication(d *Dir, o Options) *publication {
 	p := publications.Get().(*publication)
-	p.d, p.opt = d, o
+	p.d, p.opt, p.dirs = d, o, dirsOf(d, o)
 	p.top = listing{ents: p.top.ents[:0], buf: p.topBuf[:]}
 	return p
 }
@@ -83,7 +99,7 @@ func (p *publication) reset(keep publication) {
 	p.d, p.opt, p.result = nil, Options{}, Result{}
 	p.want, p.links, p.top = keep.want, 0, keep.top
 	p.version, p.differs, p.keeps = "", false, 0
-	p.staged, p.stagedDirs, p.passes = "", nil, 0
+	p.staged, p.stagedDirs, p.passes, p.dirs = "", nil, 0, dirAttrs{}
 	p.made, p.own, p.changed = nil, Owner{}, false
 	p.space, p.subEnts = keep.space, keep.subEnts
 }

@@ -27,14 +27,35 @@ type File struct {
 	Mode fs.FileMode
 
 	// Owner nil is the daemon's own effective uid and gid. It is compared
-	// all the same, so a chown by somebody else is repaired.
+	// all the same, so a chown by somebody else is repaired. One that the daemon may not
+	// give, or whose files it could not read back, is an *OwnerError.
 	Owner *Owner
 }
+
+// OwnerError says that this process may not give a file or directory to an owner. Nothing was
+// published. The caller may publish again with another wish.
+type OwnerError struct {
+	Owner Owner // as it was to be: no -1
+	Err   error // of type *fs.PathError
+}
+
+// Error implements error.
+func (e *OwnerError) Error() string {
+	return fmt.Sprintf("owner %d:%d: %v", e.Owner.UID, e.Owner.GID, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *OwnerError) Unwrap() error { return e.Err }
 
 // Options are the options of one publish.
 type Options struct {
 	// Now names the version directory, in UTC.
 	Now time.Time
+
+	// Group, if not nil, is the group of the version and of the directories in it, and they are setgid
+	// (mode 02755), as the kubelet's fsGroup pass leaves them (pkg/volume/volume_linux.go).
+	// Nil: the daemon's own group and mode 0755.
+	Group *int
 
 	// Sync makes the publish durable: fsync of every file and directory before the swap,
 	// and of the volume directory before and after it. File systems in memory need none.
@@ -104,7 +125,8 @@ type Result struct {
 //	7  symlinkat(V1, ..data_tmp) renameat(..data_tmp, ..data)
 //
 // With Sync, each file has an fsync before its close, 5 is openat2(V1) fsync close, and 7 begins and ends with fsync(.).
-// Where the umask or the owner wanted asks for it, each write is followed by fchmod and fchown.
+// Where the umask or the owner wanted asks for it, each write is followed by fchmod and fchown; a file given away is
+// opened once more, for reading.
 // File systems other than tmpfs need one more getdents64 per directory.
 //
 // An error before the swap leaves the current version as it was; the staged one is removed as well as

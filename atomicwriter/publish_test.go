@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -99,36 +98,6 @@ func TestDifferences(t *testing.T) {
 func describeInfo(info fs.FileInfo) string {
 	st := info.Sys().(*syscall.Stat_t)
 	return fmt.Sprint(info.Mode(), info.Size(), info.ModTime(), st.Uid, st.Gid)
-}
-
-// TestOwner: owners are exact. Who may not chown gets an error, and the old version stays.
-func TestOwner(t *testing.T) {
-	dir, d := volume(t)
-	plain := files("token", "t")
-	publish(t, d, Written, plain, at(0))
-	same := slices.Clone(plain)
-	same[0].Owner = &Owner{UID: -1, GID: -1}
-	publish(t, d, Unchanged, same, at(1))
-	before := snapshot(t, dir)
-	other := slices.Clone(plain)
-	other[0].Mode, other[0].Owner = 0o600, &Owner{UID: os.Geteuid() + 1234, GID: -1}
-	r, err := d.Publish(other, at(2))
-	if os.Geteuid() != 0 {
-		if !errors.Is(err, fs.ErrPermission) || r.Outcome == Written {
-			t.Errorf("giving a file away: %v %v", r.Outcome, err)
-		}
-		expectTree(t, snapshot(t, dir), before)
-		return
-	}
-	check(t, err)
-	check(t, d.Sweep(r.Stale))
-	got := must(d.Read())(t).Files[0]
-	if got.Owner != (Owner{UID: 1234}) || got.Mode != 0o600 {
-		t.Errorf("%v %v", got.Owner, got.Mode)
-	}
-	publish(t, d, Unchanged, other, at(3))
-	publish(t, d, Written, plain, at(4))
-	expectTree(t, snapshot(t, dir), before)
 }
 
 // TestLinkOwner: links belong to the directory's owner, where we may give them away.

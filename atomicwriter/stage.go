@@ -60,7 +60,7 @@ func (p *publication) makeVersion() error {
 	return errors.New("no free name for a version")
 }
 
-// makeDir makes the directory name in fd with exactly mode 0755 and our own ids. It tells in st how it was
+// makeDir makes the directory name in fd with exactly the mode and owner of p.dirs. It tells in st how it was
 // before these were set: what the umask, or an access list, takes from a mode, and what a setgid
 // directory does to the group.
 func (p *publication) makeDir(fd int, name string, st *unix.Stat_t) error {
@@ -73,14 +73,30 @@ func (p *publication) makeDir(fd int, name string, st *unix.Stat_t) error {
 	if err := lstat(fd, name, st); err != nil {
 		return p.d.failed("fstatat", name, err)
 	}
-	if o := p.d.self; int(st.Uid) != o.UID || int(st.Gid) != o.GID {
+	if o := p.dirs.owner; int(st.Uid) != o.UID || int(st.Gid) != o.GID {
 		if err := p.chownAt(fd, name, o); err != nil {
-			return err
+			return refusedOwner(o, err)
 		}
-	} else if perm(st) == dirMode {
+	} else if perm(st) == p.dirs.mode {
 		return nil
 	}
-	return p.d.chmodDir(fd, name, dirMode)
+	if err := p.d.chmodDir(fd, name, p.dirs.mode); err != nil || p.dirs.mode == dirMode {
+		return err
+	}
+	return p.expectSetgid(fd, name)
+}
+
+// expectSetgid makes sure that the bit was set: the kernel drops it, without an error, from a directory
+// whose group we are not in, unless we have CAP_FSETID.
+func (p *publication) expectSetgid(fd int, name string) error {
+	var st unix.Stat_t
+	if err := lstat(fd, name, &st); err != nil {
+		return p.d.failed("fstatat", name, err)
+	}
+	if perm(&st) != p.dirs.mode {
+		return &OwnerError{p.dirs.owner, p.d.failed("set setgid bit", name, unix.EPERM)}
+	}
+	return nil
 }
 
 // makeParents makes the directories of the path parent that the last one, dir, does not share.
@@ -151,8 +167,8 @@ func (p *publication) fill(fd int, name string, w *wanted) error {
 			return err
 		}
 	}
-	if o := w.owner; o != p.d.self {
-		if err := p.d.change("fchown", name, func() error { return unix.Fchown(fd, o.UID, o.GID) }); err != nil {
+	if w.owner != p.dirs.owner {
+		if err := p.giveAway(fd, name, w.owner); err != nil {
 			return err
 		}
 	}
@@ -160,6 +176,32 @@ func (p *publication) fill(fd int, name string, w *wanted) error {
 		return p.d.change("fsync", name, func() error { return unix.Fsync(fd) })
 	}
 	return nil
+}
+
+// giveAway sets the owner of a new file, and makes sure that we can read it back: a file that only its owner
+// can read would be lost to every later comparison, unless we have CAP_DAC_READ_SEARCH.
+func (p *publication) giveAway(fd int, name string, o Owner) error {
+	if err := p.d.change("fchown", name, func() error { return unix.Fchown(fd, o.UID, o.GID) }); err != nil {
+		return refusedOwner(o, err)
+	}
+	again, err := openat(p.d.fd, name, openFile, 0, below)
+	if err != nil {
+		return refusedOwner(o, p.d.failed("read back", name, err))
+	}
+	unix.Close(again)
+	return nil
+}
+
+// refusedOwner makes an *OwnerError of an error by which the kernel says that we may not give
+// something to o: for want of a capability, because o is no id of our user
+// namespace, or because the file system knows no owners.
+func refusedOwner(o Owner, err error) error {
+	for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.EINVAL, unix.EOPNOTSUPP} {
+		if errors.Is(err, refusal) {
+			return &OwnerError{o, err}
+		}
+	}
+	return err
 }
 
 // chownAt sets the owner of the entry name of fd itself, be it a link.
