@@ -142,6 +142,31 @@ func (d *Dir) mkdirOne(name string, mode uint32, last bool) (*Dir, error) {
 	return c.orClose(c.setMode(mode))
 }
 
+// Settle gives the volume directory d itself the owner and mode that a publish with these options gives the
+// directories below it: 0755 and our own, or 02755 and the group. It returns which directory this is. That it belongs to
+// somebody else, and cannot be taken back, is no error by itself; a group that
+// cannot be given is an *OwnerError.
+func (d *Dir) Settle(o Options) (ID, error) {
+	var st unix.Stat_t
+	if err := fstat(d.fd, &st); err != nil {
+		return ID{}, d.failed("fstat", "", err)
+	}
+	id, want := ID{Dev: uint64(st.Dev), Ino: st.Ino}, dirsOf(d, o)
+	if ownedBy(&st, want.mode, want.owner) {
+		return id, nil
+	}
+	if int(st.Uid) != want.owner.UID || int(st.Gid) != want.owner.GID {
+		err := d.change("fchown", "", func() error { return unix.Fchown(d.fd, want.owner.UID, want.owner.GID) })
+		if err != nil && o.Group != nil {
+			return id, refusedOwner(want.owner, err)
+		}
+	}
+	if err := d.setMode(want.mode); err != nil || o.Group == nil {
+		return id, err
+	}
+	return id, d.expectSetgid(d.fd, "", want)
+}
+
 // setMode gives d exactly this mode.
 func (d *Dir) setMode(mode uint32) error {
 	var st unix.Stat_t

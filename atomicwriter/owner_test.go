@@ -126,7 +126,12 @@ func TestOwnerRefused(t *testing.T) {
 			withCapabilities(t, tt.keep, func() { _, err = d.Publish(owned(plain, file, 0o600), o) })
 			if tt.refuse == nil {
 				check(t, err)
+				withCapabilities(t, tt.keep, func() { _, err = d.Settle(o) })
+				check(t, err)
 				return
+			}
+			if tt.refuse == &dirs {
+				expectSettleRefused(t, dir, tt.keep, o, dirs)
 			}
 			if os.Geteuid() != 0 && tt.group {
 				tt.refuse = &dirs // the directories come first
@@ -140,6 +145,48 @@ func TestOwnerRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// expectSettleRefused: the volume directory itself cannot have the group either, and works on with our own.
+func expectSettleRefused(t *testing.T, dir string, keep []int, o Options, want Owner) {
+	t.Helper()
+	d := reopen(t, dir)
+	var err, again error
+	withCapabilities(t, keep, func() {
+		_, err = d.Settle(o)
+		_, again = d.Settle(at(0))
+	})
+	expectRefused(t, err, want)
+	check(t, again)
+	expectMode(t, dir, 0o755)
+}
+
+// TestSettle: a directory that a runtime made on the way to a subPath mount gets its mode, owner and group; one that is
+// right is left alone.
+func TestSettle(t *testing.T) {
+	dir, d := volume(t)
+	check(t, os.Chmod(dir, 0o700))
+	want, o := d.self, at(0)
+	if os.Geteuid() == 0 {
+		want.GID = 4321
+		check(t, os.Chown(dir, 1234, 1234))
+	}
+	o.Group = &want.GID
+	id := must(d.Settle(o))(t)
+	if id != must(d.ID())(t) {
+		t.Error("another directory's ID")
+	}
+	expectMode(t, dir, 0o755|fs.ModeSetgid)
+	var st unix.Stat_t
+	check(t, unix.Stat(dir, &st))
+	if got := (Owner{UID: int(st.Uid), GID: int(st.Gid)}); got != want {
+		t.Errorf("it belongs to %v, want %v", got, want)
+	}
+	d.hook = func(op, name string, done bool) error { return errFault }
+	must(d.Settle(o))(t)
+	d.hook = nil
+	must(d.Settle(at(0)))(t)
+	expectMode(t, dir, 0o755)
 }
 
 // withCapabilities runs f on a thread with only these capabilities of root's, which ends with f.

@@ -83,18 +83,19 @@ func (p *publication) makeDir(fd int, name string, st *unix.Stat_t) error {
 	if err := p.d.chmodDir(fd, name, p.dirs.mode); err != nil || p.dirs.mode == dirMode {
 		return err
 	}
-	return p.expectSetgid(fd, name)
+	return p.d.expectSetgid(fd, name, p.dirs)
 }
 
-// expectSetgid makes sure that the bit was set: the kernel drops it, without an error, from a directory
-// whose group we are not in, unless we have CAP_FSETID.
-func (p *publication) expectSetgid(fd int, name string) error {
+// expectSetgid makes sure that the directory name of fd, or fd itself for "", has the setgid bit: the kernel drops it,
+// without an error, where we are not in the directory's group, unless we have CAP_FSETID.
+func (d *Dir) expectSetgid(fd int, name string, want dirAttrs) error {
 	var st unix.Stat_t
-	if err := lstat(fd, name, &st); err != nil {
-		return p.d.failed("fstatat", name, err)
+	err := retry(func() error { return unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) })
+	if err != nil {
+		return d.failed("fstatat", name, err)
 	}
-	if perm(&st) != p.dirs.mode {
-		return &OwnerError{p.dirs.owner, p.d.failed("set setgid bit", name, unix.EPERM)}
+	if perm(&st) != want.mode {
+		return &OwnerError{want.owner, d.failed("set setgid bit", name, unix.EPERM)}
 	}
 	return nil
 }
