@@ -260,6 +260,9 @@ func (d *Dir) Filesystem() (string, error) {
 	return fmt.Sprintf("%#x", uint64(d.magic)), nil
 }
 
+// Self is the owner of what is created here: the effective ids of the process that opened the root.
+func (d *Dir) Self() Owner { return d.self }
+
 // Fd returns the descriptor, which d keeps.
 func (d *Dir) Fd() int { return d.fd }
 

@@ -99,6 +99,7 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	if len(v.tokens) == 0 {
 		v.tokens = newTokens(v.key, wish)
 	}
+	v.renewSources()
 	if len(v.uses) == 0 {
 		s.watchObjects(v)
 	}
@@ -106,7 +107,19 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	s.plan(v, s.server(now))
 }
 
-// sameTokens reports whether the wish has just these token sources.
+// renewSources has the tokens follow the wish in what may change: mode and owner.
+func (v *volume) renewSources() {
+	n := 0
+	for _, src := range v.wish.Sources {
+		if src.Token != nil {
+			v.tokens[n].source = src.Token
+			n++
+		}
+	}
+}
+
+// sameTokens reports whether the wish has just these token sources, whatever
+// their mode and owner.
 func sameTokens(tokens []token, wish *Volume) bool {
 	sources := make([]TokenSource, 0, len(tokens))
 	for _, src := range wish.Sources {
@@ -114,7 +127,10 @@ func sameTokens(tokens []token, wish *Volume) bool {
 			sources = append(sources, *src.Token)
 		}
 	}
-	return slices.EqualFunc(tokens, sources, func(t token, src TokenSource) bool { return *t.source == src })
+	return slices.EqualFunc(tokens, sources, func(t token, src TokenSource) bool {
+		src.Mode, src.User = t.source.Mode, t.source.User
+		return *t.source == src
+	})
 }
 
 func newTokens(k Key, wish *Volume) []token {

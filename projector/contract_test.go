@@ -290,7 +290,7 @@ func TestContractStorm(t *testing.T) {
 	r := settled(t, 1, 86400)
 	alter := func() {
 		f := r.files[extra(0)]
-		f["more"] = simFile{fmt.Sprint(r.now.Mono), 0o644}
+		f["more"] = simFile{data: fmt.Sprint(r.now.Mono), mode: 0o644}
 		r.s.verify(extra(0), r.now)
 	}
 	for range 600 {

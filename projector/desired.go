@@ -3,15 +3,13 @@ package projector
 import (
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/token-projector/token-projector/atomicwriter"
 )
 
 // Selection says which of a pod's projected volumes are wanted.
@@ -44,18 +42,22 @@ type Wish struct {
 }
 
 // Volume is one wanted volume. Its sources are immutable for the life of a
-// pod; what downwardAPI sources say, and Err, are not.
+// pod; what downwardAPI sources say, modes, owners and Err are not.
 type Volume struct {
 	Name    string
 	Sources []Source
+	// Group is the pod's fsGroup: of the volume's directories, which then are
+	// setgid, and of all its files. Nil: the daemon's own.
+	Group *int64
 	// Err says why the volume cannot be projected at all; nil if it can.
 	Err *VolumeError
 }
 
-// Source is one source of a projected volume; exactly one field is set.
+// Source is one source of a projected volume. Exactly one field is set, but for
+// a downwardAPI source that needs to know its node: that has an Object as well.
 type Source struct {
 	Token   *TokenSource
-	Object  *ObjectSource // configMap or secret
+	Object  *ObjectSource // configMap, secret or clusterTrustBundle
 	Literal []Literal     // downwardAPI, evaluated
 }
 
@@ -65,20 +67,26 @@ type TokenSource struct {
 	ExpirationSeconds int64
 	Path              string
 	Mode              fs.FileMode
+	User              *int64 // owner of the file; nil: the daemon's own
 }
 
-// ObjectSource is a configMap or secret source.
+// ObjectSource is a source whose bytes come from an object.
 type ObjectSource struct {
 	Ref      ObjectRef
 	Items    []Item // nil: every key, as a path of its own
-	Optional bool
-	Mode     fs.FileMode // of keys that no item names
+	Optional bool   // an absent object, or key, is no error
+	Mode     fs.FileMode
+	User     *int64 // as Mode, of keys that no item names; nil: the daemon's own
 }
 
 // Item projects one key of an object to a path.
 type Item struct {
 	Key, Path string
 	Mode      fs.FileMode
+	User      *int64 // nil: the daemon's own
+	// Divisor, of a node's allocatable resource, is the unit it is given in,
+	// rounded up. Nil: the key's bytes as they are.
+	Divisor *resource.Quantity
 }
 
 // Literal is a file whose bytes the pod itself determines.
@@ -86,20 +94,41 @@ type Literal struct {
 	Path string
 	Data []byte
 	Mode fs.FileMode
+	User *int64 // nil: the daemon's own
 }
 
-// ObjectRef names an object that volumes are made of.
+// ObjectRef names an object that volumes are made of, or, for trust bundles,
+// all those of a signer that have certain labels.
 type ObjectRef struct {
 	Kind      string // one of the kinds below
-	Namespace string
-	Name      string
+	Namespace string // "": of no namespace
+	Name      string // "": by SignerName and LabelSelector
+	// SignerName and LabelSelector choose ClusterTrustBundles if there is no
+	// Name; the selector "" matches every bundle of the signer.
+	SignerName, LabelSelector string
 }
 
-// Kinds of objects.
+// Kinds of objects, and the keys of what Touch is given for them.
 const (
-	KindConfigMap = "ConfigMap"
-	KindSecret    = "Secret"
+	KindConfigMap          = "ConfigMap"          // the keys of data and binaryData
+	KindSecret             = "Secret"             // the keys of data
+	KindClusterTrustBundle = "ClusterTrustBundle" // TrustBundleKey alone; see NormalizeTrustBundles
+	KindNode               = "Node"               // of status.allocatable: cpu, memory, ephemeral-storage
 )
+
+// TrustBundleKey is the one key of trust bundles.
+const TrustBundleKey = "trustBundle"
+
+// String names the object in messages.
+func (r ObjectRef) String() string {
+	switch {
+	case r.Namespace != "":
+		return r.Kind + " " + r.Namespace + "/" + r.Name
+	case r.Name != "":
+		return r.Kind + " " + r.Name
+	}
+	return fmt.Sprintf("%s of signer %s with labels %q", r.Kind, r.SignerName, r.LabelSelector)
+}
 
 // tokenLeeway is for how long past deletionTimestamp the API server still
 // accepts a token (pkg/serviceaccount/claims.go).
@@ -162,161 +191,4 @@ func hasToken(v *corev1.Volume) bool {
 // server sees to it for pods' UIDs and volumes; a caller of Apply might not.
 func component(s string) bool {
 	return s != "" && s != "." && s != ".." && len(s) <= 255 && !strings.ContainsAny(s, "/\x00")
-}
-
-func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
-	out := Volume{Name: v.Name}
-	if !component(v.Name) {
-		out.Err = volumeErrorf(ReasonInvalid, "volume name %q cannot name a directory", v.Name)
-		return out
-	}
-	if err := ownerRules(&pod.Spec); err != nil {
-		out.Err = err
-		return out
-	}
-	if v.Projected.DefaultMode == nil {
-		out.Err = volumeErrorf(ReasonInvalid, "projected volume has no defaultMode; the API server sets it")
-		return out
-	}
-	for i := range v.Projected.Sources {
-		s, err := desiredSource(pod, &v.Projected.Sources[i], fs.FileMode(*v.Projected.DefaultMode))
-		if err != nil {
-			out.Sources, out.Err = nil, err.in(fmt.Sprintf("source %d", i))
-			return out
-		}
-		out.Sources = append(dropShadowed(out.Sources, s), s)
-	}
-	if err := atomicwriter.ValidatePaths(staticPaths(out.Sources)); err != nil {
-		out.Sources, out.Err = nil, &VolumeError{ReasonInvalid, err.Error()}
-	}
-	cleanPaths(out.Sources)
-	return out
-}
-
-// cleanPaths makes of valid paths the ones that will be found on disk.
-func cleanPaths(sources []Source) {
-	for _, s := range sources {
-		switch {
-		case s.Token != nil:
-			s.Token.Path = path.Clean(s.Token.Path)
-		case s.Object != nil:
-			for i := range s.Object.Items {
-				s.Object.Items[i].Path = path.Clean(s.Object.Items[i].Path)
-			}
-		}
-	}
-}
-
-// dropShadowed takes out earlier tokens whose file the later source overwrites,
-// so that nobody asks for them.
-func dropShadowed(sources []Source, later Source) []Source {
-	paths := staticPaths([]Source{later})
-	return slices.DeleteFunc(sources, func(s Source) bool {
-		return s.Token != nil && !(later.Object != nil && later.Object.Optional) && slices.Contains(paths, s.Token.Path)
-	})
-}
-
-func desiredSource(pod *corev1.Pod, s *corev1.VolumeProjection, mode fs.FileMode) (Source, *VolumeError) {
-	switch {
-	case s.ServiceAccountToken != nil:
-		return desiredToken(s.ServiceAccountToken, mode)
-	case s.ConfigMap != nil:
-		ref := ObjectRef{Kind: KindConfigMap, Namespace: pod.Namespace, Name: s.ConfigMap.Name}
-		return Source{Object: desiredObject(ref, s.ConfigMap.Items, s.ConfigMap.Optional, mode)}, nil
-	case s.Secret != nil:
-		ref := ObjectRef{Kind: KindSecret, Namespace: pod.Namespace, Name: s.Secret.Name}
-		return Source{Object: desiredObject(ref, s.Secret.Items, s.Secret.Optional, mode)}, nil
-	case s.DownwardAPI != nil:
-		literals, err := downward(pod, s.DownwardAPI.Items, mode)
-		return Source{Literal: literals}, err
-	case s.ClusterTrustBundle != nil:
-		return Source{}, unsupported("clusterTrustBundle")
-	case s.PodCertificate != nil:
-		return Source{}, unsupported("podCertificate")
-	}
-	return Source{}, nil // an empty source projects nothing, as with the kubelet
-}
-
-func desiredToken(t *corev1.ServiceAccountTokenProjection, mode fs.FileMode) (Source, *VolumeError) {
-	if t.ExpirationSeconds == nil {
-		return Source{}, volumeErrorf(ReasonInvalid, "serviceAccountToken %q has no expirationSeconds; the API server sets it", t.Path)
-	}
-	return Source{Token: &TokenSource{
-		Audience: t.Audience, ExpirationSeconds: *t.ExpirationSeconds, Path: t.Path, Mode: mode,
-	}}, nil
-}
-
-func desiredObject(ref ObjectRef, items []corev1.KeyToPath, optional *bool, mode fs.FileMode) *ObjectSource {
-	out := &ObjectSource{Ref: ref, Optional: optional != nil && *optional, Mode: mode}
-	for _, item := range items {
-		m := mode
-		if item.Mode != nil {
-			m = fs.FileMode(*item.Mode)
-		}
-		out.Items = append(out.Items, Item{Key: item.Key, Path: item.Path, Mode: m})
-	}
-	return out
-}
-
-// staticPaths are the paths that the spec alone determines, each once: a later
-// source may overwrite an earlier one's.
-func staticPaths(sources []Source) []string {
-	var paths []string
-	for _, s := range sources {
-		switch {
-		case s.Token != nil:
-			paths = append(paths, s.Token.Path)
-		case s.Object != nil:
-			for _, item := range s.Object.Items {
-				paths = append(paths, item.Path)
-			}
-		}
-		for _, l := range s.Literal {
-			paths = append(paths, l.Path)
-		}
-	}
-	slices.Sort(paths)
-	return slices.Compact(paths)
-}
-
-// ownerRules refuses pods whose token files the kubelet would give to another
-// owner (pkg/volume/projected/projected.go): until those rules are built, a
-// file with the wrong owner or mode would be a leak or an outage.
-func ownerRules(spec *corev1.PodSpec) *VolumeError {
-	sc := spec.SecurityContext
-	if sc != nil && sc.FSGroup != nil {
-		return unsupported("securityContext.fsGroup")
-	}
-	if commonUser(spec) != nil {
-		return unsupported("securityContext.runAsUser")
-	}
-	return nil
-}
-
-// commonUser is the one runAsUser in effect in every container, or nil
-// (pkg/volume/util/util.go).
-func commonUser(spec *corev1.PodSpec) *int64 {
-	var podUser *int64
-	if spec.SecurityContext != nil {
-		podUser = spec.SecurityContext.RunAsUser
-	}
-	contexts := make([]*corev1.SecurityContext, 0, len(spec.Containers))
-	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
-		contexts = append(contexts, c.SecurityContext)
-	}
-	for _, c := range spec.EphemeralContainers {
-		contexts = append(contexts, c.SecurityContext)
-	}
-	var common *int64
-	for i, sc := range contexts {
-		user := podUser
-		if sc != nil && sc.RunAsUser != nil {
-			user = sc.RunAsUser
-		}
-		if user == nil || i > 0 && *user != *common {
-			return nil
-		}
-		common = user
-	}
-	return common
 }

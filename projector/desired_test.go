@@ -3,6 +3,7 @@ package projector
 import (
 	"bytes"
 	"encoding/json"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -121,12 +122,14 @@ func TestDesiredDownwardSource(t *testing.T) {
 		field("labels", "metadata.labels"), field("annotations", "metadata.annotations"),
 		field("one", "metadata.labels['dotted.io/key']"), field("note", "metadata.annotations['note']"),
 		field("absent", "metadata.labels['absent']")))
+	literal := func(path, data string, mode fs.FileMode) Literal {
+		return Literal{Path: path, Data: []byte(data), Mode: mode}
+	}
 	want := []Literal{
-		{"name", []byte("pod-1"), 0o644}, {"deep/namespace", []byte("default"), 0o644},
-		{"mode", []byte("uid-1"), 0o440},
-		{"labels", []byte("a=\"1\\n\\\"x\\\"\"\nb=\"2\"\ndotted.io/key=\"v\""), 0o644},
-		{"annotations", []byte(`note="n"`), 0o644}, {"one", []byte("v"), 0o644},
-		{"note", []byte("n"), 0o644}, {"absent", []byte(""), 0o644},
+		literal("name", "pod-1", 0o644), literal("deep/namespace", "default", 0o644), literal("mode", "uid-1", 0o440),
+		literal("labels", "a=\"1\\n\\\"x\\\"\"\nb=\"2\"\ndotted.io/key=\"v\"", 0o644),
+		literal("annotations", `note="n"`, 0o644), literal("one", "v", 0o644),
+		literal("note", "n", 0o644), literal("absent", "", 0o644),
 	}
 	if v.Err != nil {
 		t.Fatal(v.Err)
@@ -139,7 +142,16 @@ func TestDesiredDownwardSource(t *testing.T) {
 // TestDesiredRefuses: what cannot be projected as the kubelet would is an error
 // of that one volume, which says where and why, and leaves no sources.
 func TestDesiredRefuses(t *testing.T) {
-	resource := downwardSource(corev1.DownwardAPIVolumeFile{Path: "cpu", ResourceFieldRef: &corev1.ResourceFieldSelector{}})
+	resource := func(container, name string) corev1.VolumeProjection {
+		return downwardSource(corev1.DownwardAPIVolumeFile{Path: "r", ResourceFieldRef: &corev1.ResourceFieldSelector{
+			ContainerName: container, Resource: name,
+		}})
+	}
+	bundle := func(b corev1.ClusterTrustBundleProjection) corev1.VolumeProjection {
+		b.Path = "bundle"
+		return corev1.VolumeProjection{ClusterTrustBundle: &b}
+	}
+	signer := new("example.com/signer")
 	token := tokenSource("", 600, "token")
 	item := func(path string) corev1.VolumeProjection {
 		s := configMapSource("c", "k")
@@ -151,9 +163,16 @@ func TestDesiredRefuses(t *testing.T) {
 		reason string
 		says   string
 	}{
-		"bundle":                     {corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}, ReasonUnsupported, "source 1: clusterTrustBundle"},
 		"certificate":                {corev1.VolumeProjection{PodCertificate: &corev1.PodCertificateProjection{}}, ReasonUnsupported, "source 1: podCertificate"},
-		"resource":                   {resource, ReasonUnsupported, "resourceFieldRef"},
+		"bundle of nobody":           {bundle(corev1.ClusterTrustBundleProjection{}), ReasonInvalid, "neither name nor signerName"},
+		"bundle without labels":      {bundle(corev1.ClusterTrustBundleProjection{SignerName: signer}), ReasonInvalid, "labelSelector"},
+		"bundle with a bad selector": {bundle(corev1.ClusterTrustBundleProjection{SignerName: signer, LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Operator: "maybe"}}}}), ReasonInvalid, "maybe"},
+		"no such container":          {resource("gone", "limits.cpu"), ReasonInvalid, "gone"},
+		"no such list":               {resource("main", "wishes.cpu"), ReasonInvalid, "wishes.cpu"},
+		"no such resource":           {resource("main", "limits.gpu"), ReasonInvalid, "limits.gpu"},
+		"no kind of resource":        {resource("main", "limits"), ReasonInvalid, "limits"},
+		"neither":                    {downwardSource(corev1.DownwardAPIVolumeFile{Path: "f"}), ReasonInvalid, "resourceFieldRef"},
+		"bad key":                    {downwardSource(field("f", "metadata.labels['no key']")), ReasonInvalid, "no key"},
 		"unknown field":              {downwardSource(field("f", "spec.nodeName")), ReasonInvalid, "spec.nodeName"},
 		"bad subscript":              {downwardSource(field("f", "metadata.labels['x'")), ReasonInvalid, "metadata.labels"},
 		"no expiration":              {corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "t"}}, ReasonInvalid, "expirationSeconds"},
@@ -167,7 +186,7 @@ func TestDesiredRefuses(t *testing.T) {
 		"downward up":                {downwardSource(field("a/../../x", "metadata.name")), ReasonInvalid, "../x"},
 		"same path, spelt otherwise": {item("./token"), ReasonInvalid, "token"},
 	} {
-		v := desiredOne(t, nil, token, tt.source)
+		v := desiredOne(t, func(p *corev1.Pod) { p.Spec.Containers = []corev1.Container{{Name: "main"}} }, token, tt.source)
 		if v.Err == nil || v.Err.Reason != tt.reason || !strings.Contains(v.Err.Message, tt.says) || v.Sources != nil {
 			t.Errorf("%s: %+v", name, v)
 		}
@@ -273,53 +292,6 @@ func TestDesiredUnmounted(t *testing.T) {
 	}
 }
 
-// TestDesiredOwnerRules: until files get the kubelet's owners, a pod whose files
-// would need one is refused.
-func TestDesiredOwnerRules(t *testing.T) {
-	pod := func(user *int64, group *int64) *corev1.PodSecurityContext {
-		return &corev1.PodSecurityContext{RunAsUser: user, FSGroup: group}
-	}
-	user := func(id int64) *corev1.SecurityContext { return &corev1.SecurityContext{RunAsUser: &id} }
-	debug := func(sc *corev1.SecurityContext) []corev1.EphemeralContainer {
-		return []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{SecurityContext: sc}}}
-	}
-	two := func(a, b *corev1.SecurityContext) []corev1.Container {
-		return []corev1.Container{{SecurityContext: a}, {SecurityContext: b}}
-	}
-	for name, tt := range map[string]struct {
-		spec corev1.PodSpec
-		says string // "": accepted
-	}{
-		"nothing":                  {corev1.PodSpec{Containers: two(nil, nil)}, ""},
-		"empty contexts":           {corev1.PodSpec{SecurityContext: pod(nil, nil), Containers: two(&corev1.SecurityContext{}, nil)}, ""},
-		"fsGroup":                  {corev1.PodSpec{SecurityContext: pod(nil, new(int64(0))), Containers: two(nil, nil)}, "fsGroup"},
-		"pod user":                 {corev1.PodSpec{SecurityContext: pod(new(int64(7)), nil), Containers: two(nil, nil)}, "runAsUser"},
-		"root counts":              {corev1.PodSpec{SecurityContext: pod(new(int64(0)), nil), Containers: two(nil, nil)}, "runAsUser"},
-		"same in each":             {corev1.PodSpec{Containers: two(user(7), user(7))}, "runAsUser"},
-		"two users":                {corev1.PodSpec{Containers: two(user(7), user(8))}, ""},
-		"one has none":             {corev1.PodSpec{Containers: two(user(7), nil)}, ""},
-		"first has none":           {corev1.PodSpec{Containers: two(nil, user(7))}, ""},
-		"pod's, one overrides":     {corev1.PodSpec{SecurityContext: pod(new(int64(7)), nil), Containers: two(user(8), nil)}, ""},
-		"pod's, override alike":    {corev1.PodSpec{SecurityContext: pod(new(int64(7)), nil), Containers: two(user(7), nil)}, "runAsUser"},
-		"init differs":             {corev1.PodSpec{InitContainers: two(user(8), user(7)), Containers: two(user(7), user(7))}, ""},
-		"init alike":               {corev1.PodSpec{InitContainers: two(user(7), user(7)), Containers: two(user(7), user(7))}, "runAsUser"},
-		"ephemeral differs":        {corev1.PodSpec{Containers: two(user(7), user(7)), EphemeralContainers: debug(user(8))}, ""},
-		"ephemeral without a user": {corev1.PodSpec{Containers: two(user(7), user(7)), EphemeralContainers: debug(nil)}, ""},
-		"ephemeral alike":          {corev1.PodSpec{Containers: two(user(7), user(7)), EphemeralContainers: debug(user(7))}, "runAsUser"},
-	} {
-		v := desiredOne(t, func(p *corev1.Pod) {
-			tt.spec.Volumes = p.Spec.Volumes
-			p.Spec = tt.spec
-		}, tokenSource("", 600, "token"))
-		switch {
-		case tt.says == "" && v.Err != nil:
-			t.Errorf("%s: refused: %v", name, v.Err)
-		case tt.says != "" && (v.Err == nil || v.Err.Reason != ReasonUnsupported || !strings.Contains(v.Err.Message, tt.says)):
-			t.Errorf("%s: %+v", name, v)
-		}
-	}
-}
-
 // TestDesiredFailsAlone: one volume's error touches no neighbour.
 func TestDesiredFailsAlone(t *testing.T) {
 	pod := vaultPod()
@@ -333,7 +305,12 @@ func TestDesiredFailsAlone(t *testing.T) {
 // FuzzDesired: any pod that JSON can say gives a wish whose paths are safe and which is
 // the same when asked again; the pod is not changed.
 func FuzzDesired(f *testing.F) {
-	for _, pod := range []*corev1.Pod{vaultPod(), testPod(2, "a", 600)} {
+	every := testPod(3, "a", 600)
+	security(new(int64(7)), new(int64(9)), nil)(every)
+	every.Spec.Volumes[1].Projected.Sources = append(every.Spec.Volumes[1].Projected.Sources,
+		corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{SignerName: new("s"), LabelSelector: &metav1.LabelSelector{}, Path: "b", User: new(int64(5))}},
+		downwardSource(corev1.DownwardAPIVolumeFile{Path: "r", ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu"}}))
+	for _, pod := range []*corev1.Pod{vaultPod(), testPod(2, "a", 600), every} {
 		text, err := json.Marshal(pod)
 		if err != nil {
 			f.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +29,7 @@ func (d *disk) read(j *readJob) (atomicwriter.Version, [][32]byte, map[string]Cl
 		return atomicwriter.Version{}, nil, nil, f
 	}
 	defer dir.Close()
-	if f.err = f.identify(dir); f.err != nil {
+	if f.watch.id, f.err = dir.ID(); f.err != nil {
 		return atomicwriter.Version{}, nil, nil, f
 	}
 	var v atomicwriter.Version
@@ -61,7 +62,11 @@ func (d *disk) publish(j *publishJob) (atomicwriter.Result, found) {
 	}
 	defer dir.Close()
 	before := f.watch.id
-	if f.err = f.identify(dir); f.err != nil {
+	// A directory that a runtime made on the way to a subPath mount gets the mode it needs.
+	for again := true; again; again = j.refusedBy(f.err, dir.Self()) {
+		f.watch.id, f.err = dir.Settle(d.options(j))
+	}
+	if f.err != nil {
 		return atomicwriter.Result{}, f
 	}
 	if f.detached = before != (atomicwriter.ID{}) && before != f.watch.id; f.detached {
@@ -71,27 +76,33 @@ func (d *disk) publish(j *publishJob) (atomicwriter.Result, found) {
 	}
 	f.leftover = dir.Sweep(j.sweep)
 	var r atomicwriter.Result
-	r, f.err = dir.Publish(j.files, atomicwriter.Options{Now: j.now, Sync: d.root.sync})
+	for again := true; again; again = j.refusedBy(f.err, dir.Self()) {
+		r, f.err = dir.Publish(j.files, d.options(j))
+	}
 	f.stale = r.Stale
 	d.watch.update(&f.watch, dir, r.Version)
 	return r, f
 }
 
-// identify notes which directory this is, and gives one that a runtime made on
-// the way to a subPath mount the mode it needs.
-func (f *found) identify(dir *atomicwriter.Dir) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(dir.Fd(), &st); err != nil {
-		return &fs.PathError{Op: "fstat", Path: "volume directory", Err: err}
+func (d *disk) options(j *publishJob) atomicwriter.Options {
+	return atomicwriter.Options{Now: j.now, Sync: d.root.sync, Group: j.group}
+}
+
+// refusedBy reports whether err says that we may not give an owner that the job
+// wants. It then wants the next best: readers wait for their token.
+func (j *publishJob) refusedBy(err error, self atomicwriter.Owner) bool {
+	refused, ok := errors.AsType[*atomicwriter.OwnerError](err)
+	if !ok || refused.Owner == self || slices.Contains(j.refused, refused.Owner) {
+		return false
 	}
-	f.watch.id = atomicwriter.ID{Dev: st.Dev, Ino: st.Ino}
-	if st.Mode&0o7777 == uint32(sharedMode) {
-		return nil
+	j.refused = append(j.refused, refused.Owner)
+	for i := range j.files {
+		j.files[i].Owner = new(allowed(*j.files[i].Owner, self, j.refused))
 	}
-	if err := unix.Fchmod(dir.Fd(), uint32(sharedMode)); err != nil {
-		return &fs.PathError{Op: "fchmod", Path: "volume directory", Err: err}
+	if j.group != nil && refused.Owner == (atomicwriter.Owner{UID: self.UID, GID: *j.group}) {
+		j.group = nil
 	}
-	return nil
+	return true
 }
 
 // remove removes a pod's directory, after its watches.

@@ -31,14 +31,18 @@ type readJob struct {
 }
 
 type publishJob struct {
-	v      *volume
-	key    Key
-	now    time.Time // names the version
-	files  []atomicwriter.File
-	sweep  []string
-	verify bool // nothing was known to differ
-	watch  watchHandle
-	sent   rotation.Time
+	v     *volume
+	key   Key
+	now   time.Time // names the version
+	files []atomicwriter.File
+	group *int // of the directories; nil: our own
+	sweep []string
+	// refused are the owners that may not be given. The worker adds to it, and
+	// changes files and group accordingly.
+	refused []atomicwriter.Owner
+	verify  bool // nothing was known to differ
+	watch   watchHandle
+	sent    rotation.Time
 }
 
 type removeJob struct {
@@ -204,6 +208,7 @@ func (s *state) diskJob(v *volume, now rotation.Time) job {
 	}
 	return job{publish: &publishJob{
 		v: v, key: v.key, now: now.Wall, files: files, sweep: v.sweepable(s.server(now)),
+		group: s.group(v), refused: slices.Clone(v.refused),
 		verify: !v.dirty, watch: v.watch, sent: now,
 	}}
 }

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -71,29 +73,36 @@ func (r *runner) goWatch(ctx context.Context) {
 }
 
 // goWatchObject starts the watch on one object, by name, as the Node
-// authorizer allows it, until the last volume has released it.
+// authorizer allows it, or on a signer's trust bundles, until the last volume
+// has released it.
 func (r *runner) goWatchObject(ctx context.Context, ref ObjectRef) {
 	if r.config.Client == nil {
 		return
 	}
 	ctx, r.objects[ref] = context.WithCancel(ctx)
-	feed := objectFeed{r.Projector, ref}
+	feed := objectFeed{r.Projector, ref, map[string]runtime.Object{}}
 	kind, access := r.objectAccess(ref)
-	narrow := func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", ref.Name).String()
-	}
 	r.reflect(ctx, ref.String(), kind, feed, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			narrow(&o)
+			ref.narrow(&o)
 			list, err := access.list(ctx, o)
 			return list, feed.note(ctx, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			narrow(&o)
+			ref.narrow(&o)
 			w, err := access.watch(ctx, o)
 			return w, feed.note(ctx, err)
 		},
 	})
+}
+
+func (r ObjectRef) narrow(o *metav1.ListOptions) {
+	if r.Name != "" {
+		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", r.Name).String()
+		return
+	}
+	o.FieldSelector = fields.OneTermEqualSelector("spec.signerName", r.SignerName).String()
+	o.LabelSelector = r.LabelSelector
 }
 
 // objectAccess is how objects of one kind in one namespace are listed and watched.
@@ -102,16 +111,30 @@ type objectAccess struct {
 	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
 }
 
-func (r *runner) objectAccess(ref ObjectRef) (runtime.Object, objectAccess) {
-	core := r.config.Client.CoreV1()
-	if ref.Kind == KindSecret {
-		c := core.Secrets(ref.Namespace)
-		return &corev1.Secret{}, objectAccess{
-			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) }, c.Watch}
+// lister is what the typed clients have in common.
+type lister[L runtime.Object] interface {
+	List(context.Context, metav1.ListOptions) (L, error)
+	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+}
+
+func accessTo[L runtime.Object](c lister[L]) objectAccess {
+	return objectAccess{
+		list:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) },
+		watch: c.Watch,
 	}
-	c := core.ConfigMaps(ref.Namespace)
-	return &corev1.ConfigMap{}, objectAccess{
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) }, c.Watch}
+}
+
+func (r *runner) objectAccess(ref ObjectRef) (runtime.Object, objectAccess) {
+	c := r.config.Client
+	switch ref.Kind {
+	case KindSecret:
+		return &corev1.Secret{}, accessTo(c.CoreV1().Secrets(ref.Namespace))
+	case KindNode:
+		return &corev1.Node{}, accessTo(c.CoreV1().Nodes())
+	case KindClusterTrustBundle:
+		return &certificatesv1.ClusterTrustBundle{}, accessTo(c.CertificatesV1().ClusterTrustBundles())
+	}
+	return &corev1.ConfigMap{}, accessTo(c.CoreV1().ConfigMaps(ref.Namespace))
 }
 
 func (r *runner) reflect(ctx context.Context, name string, kind runtime.Object, store cache.ReflectorStore, lw *cache.ListWatch) {
@@ -179,37 +202,54 @@ func why(ctx context.Context, err error) (text string, news bool) {
 	return text, true
 }
 
-// objectFeed is the store of one object's reflector.
+// objectFeed is the store of one reflector of objects: it passes what they hold
+// to the owner. It keeps them only to put several bundles together.
 type objectFeed struct {
 	*Projector
-	ref ObjectRef
+	ref  ObjectRef
+	held map[string]runtime.Object // by name
 }
 
 func (f objectFeed) Add(obj any) error {
-	switch o := obj.(type) {
-	case *corev1.ConfigMap:
-		f.Touch(f.ref, configMapData(o))
-	case *corev1.Secret:
-		f.Touch(f.ref, secretData(o))
-	default:
-		return fmt.Errorf("reflector delivered a %T", obj)
+	if err := f.hold(obj); err != nil {
+		return err
 	}
+	f.Touch(f.ref, objectData(f.ref, f.held))
+	return nil
+}
+
+func (f objectFeed) hold(obj any) error {
+	o, err := as[runtime.Object](obj)
+	if err != nil {
+		return err
+	}
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return fmt.Errorf("reflector delivered a %T: %w", obj, err)
+	}
+	f.held[m.GetName()] = o
 	return nil
 }
 
 func (f objectFeed) Update(obj any) error { return f.Add(obj) }
 
-func (f objectFeed) Delete(any) error {
-	f.Touch(f.ref, nil)
+func (f objectFeed) Delete(obj any) error {
+	if m, err := meta.Accessor(obj); err == nil {
+		delete(f.held, m.GetName())
+	}
+	f.Touch(f.ref, objectData(f.ref, f.held))
 	return nil
 }
 
 func (f objectFeed) Replace(list []any, _ string) error {
-	if len(list) == 0 {
-		f.Touch(f.ref, nil)
-		return nil
+	clear(f.held)
+	for _, obj := range list {
+		if err := f.hold(obj); err != nil {
+			return err
+		}
 	}
-	return f.Add(list[0])
+	f.Touch(f.ref, objectData(f.ref, f.held))
+	return nil
 }
 
 func (objectFeed) Resync() error { return nil }
@@ -221,26 +261,6 @@ func (f objectFeed) note(ctx context.Context, err error) error {
 		f.send(func(s *state, now rotation.Time) { s.untouchable(f.ref, why, refused, now) })
 	}
 	return err
-}
-
-// configMapData is never nil: an empty object exists.
-func configMapData(m *corev1.ConfigMap) map[string][]byte {
-	data := make(map[string][]byte, len(m.Data)+len(m.BinaryData))
-	for k, v := range m.Data {
-		data[k] = []byte(v)
-	}
-	for k, v := range m.BinaryData {
-		data[k] = v
-	}
-	return data
-}
-
-// secretData is never nil: an empty object exists.
-func secretData(s *corev1.Secret) map[string][]byte {
-	if s.Data == nil {
-		return map[string][]byte{}
-	}
-	return s.Data
 }
 
 func as[T any](obj any) (T, error) {

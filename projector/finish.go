@@ -178,7 +178,7 @@ func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]
 	if f.err == nil {
 		v.known, v.whole = true, version.Name != ""
 		for i, e := range version.Files {
-			v.files[e.Path] = published{sum: sums[i], mode: e.Mode}
+			v.files[e.Path] = published{sum: sums[i], mode: e.Mode, owner: e.Owner}
 		}
 		s.adopt(v, claims, server)
 	}
@@ -216,6 +216,7 @@ func (s *state) finishPublish(j *publishJob, r atomicwriter.Result, f found, now
 	v, server := j.v, s.server(now)
 	s.observePublish(j, r, f, now)
 	s.tend(v, f, server)
+	s.noteRefused(v, j.refused)
 	wanted := s.end(v, now)
 	switch {
 	case f.err != nil && r.Outcome != atomicwriter.Written: // after the swap, an error is about leftovers
@@ -227,6 +228,18 @@ func (s *state) finishPublish(j *publishJob, r atomicwriter.Result, f found, now
 	if wanted {
 		s.examine(v)
 		s.plan(v, server)
+	}
+}
+
+// noteRefused takes in which owners may not be given, so that nobody tries again.
+func (s *state) noteRefused(v *volume, refused []atomicwriter.Owner) {
+	v.refused = refused
+	if len(refused) > 0 && !s.unowned {
+		s.unowned = true
+		o := refused[0]
+		s.log.Warn("may not give files to the owners that pods want; publishing them as this process's own, never more readable than asked. "+
+			"Run with the capabilities CHOWN, FSETID and DAC_READ_SEARCH, or where pods run as this process's user",
+			append(v.fields(), zap.Int("user", o.UID), zap.Int("group", o.GID))...)
 	}
 }
 
@@ -273,7 +286,7 @@ func (s *state) lose(v *volume, paths []string) {
 func (s *state) commit(v *volume, j *publishJob, r atomicwriter.Result, now rotation.Time) {
 	clear(v.files)
 	for i, f := range j.files {
-		v.files[f.Path] = published{sum: r.Sums[i], mode: f.Mode}
+		v.files[f.Path] = published{sum: r.Sums[i], mode: f.Mode, owner: *f.Owner}
 	}
 	for i := range v.tokens {
 		if t := &v.tokens[i]; !t.fresh.empty() {

@@ -196,7 +196,7 @@ func (r *rig) restarted(after time.Duration) *rig {
 // it lives; anything odd is minted anew, for that entry alone, in place.
 func TestAdoption(t *testing.T) {
 	put := func(changes map[string]any) func(*rig) {
-		return func(r *rig) { r.files[extra(0)]["extra-token"] = simFile{altered(changes), 0o644} }
+		return func(r *rig) { r.files[extra(0)]["extra-token"] = simFile{data: altered(changes), mode: 0o644} }
 	}
 	own := func(changes map[string]any) map[string]any { // altered speaks of uid-1; the pod is uid-0
 		m := map[string]any{"kubernetes.io": map[string]any{"pod": map[string]any{"uid": "uid-0"}}}
@@ -219,12 +219,12 @@ func TestAdoption(t *testing.T) {
 		"wrong account":  {put(own(map[string]any{"sub": "system:serviceaccount:default:x"})), 1, 1},
 		"expired":        {put(own(map[string]any{"iat": at - 900, "exp": at - 300})), 1, 1},
 		"past its limit": {put(own(map[string]any{"iat": at - 3000, "exp": at + 500})), 1, 1},
-		"opaque":         {func(r *rig) { r.files[extra(0)]["extra-token"] = simFile{"opaque", 0o644} }, 1, 1},
+		"opaque":         {func(r *rig) { r.files[extra(0)]["extra-token"] = simFile{data: "opaque", mode: 0o644} }, 1, 1},
 		"wrong mode": {func(r *rig) {
 			f := r.files[extra(0)]["extra-token"]
-			r.files[extra(0)]["extra-token"] = simFile{f.data, 0o600}
+			r.files[extra(0)]["extra-token"] = simFile{data: f.data, mode: 0o600}
 		}, 0, 1},
-		"surplus file": {func(r *rig) { r.files[extra(0)]["more"] = simFile{"x", 0o644} }, 0, 1},
+		"surplus file": {func(r *rig) { r.files[extra(0)]["more"] = simFile{data: "x", mode: 0o644} }, 0, 1},
 		"gone":         {func(r *rig) { delete(r.files, extra(0)) }, 1, 1},
 		"no version":   {func(r *rig) { r.files[extra(0)] = nil }, 1, 1},
 	} {
@@ -295,10 +295,10 @@ func TestRepair(t *testing.T) {
 		requests int
 	}{
 		"token gone":     {func(f map[string]simFile) { delete(f, "token") }, 1},
-		"token altered":  {func(f map[string]simFile) { f["token"] = simFile{"x", 0o644} }, 1},
+		"token altered":  {func(f map[string]simFile) { f["token"] = simFile{data: "x", mode: 0o644} }, 1},
 		"configMap gone": {func(f map[string]simFile) { delete(f, "ca.crt") }, 0},
-		"more":           {func(f map[string]simFile) { f["more"] = simFile{"x", 0o644} }, 0},
-		"mode":           {func(f map[string]simFile) { f["token"] = simFile{f["token"].data, 0o777} }, 0},
+		"more":           {func(f map[string]simFile) { f["more"] = simFile{data: "x", mode: 0o644} }, 0},
+		"mode":           {func(f map[string]simFile) { f["token"] = simFile{data: f["token"].data, mode: 0o777} }, 0},
 		"all gone":       {func(f map[string]simFile) { clear(f) }, 1},
 	} {
 		r := newRig(t)

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/token-projector/token-projector/atomicwriter"
 )
 
@@ -107,6 +110,7 @@ type content struct {
 	files   map[string]atomicwriter.File
 	missing *VolumeError // the first source that cannot be had; nil if none is known
 	partial bool         // some source cannot be had, or not yet
+	owner   func(user *int64) atomicwriter.Owner
 }
 
 // resolve evaluates the sources in order; a later one overwrites an earlier
@@ -126,7 +130,10 @@ func (s *state) resolve(v *volume) content {
 }
 
 func (s *state) evaluate(v *volume, objects bool) content {
-	c := content{files: make(map[string]atomicwriter.File), partial: !objects}
+	c := content{
+		files: make(map[string]atomicwriter.File), partial: !objects,
+		owner: func(user *int64) atomicwriter.Owner { return s.owner(v, user) },
+	}
 	n := 0
 	for i := range v.wish.Sources {
 		src := &v.wish.Sources[i]
@@ -138,7 +145,7 @@ func (s *state) evaluate(v *volume, objects bool) content {
 			c.addObject(src.Object, s.objects[src.Object.Ref])
 		}
 		for _, l := range src.Literal {
-			c.add(atomicwriter.File{Path: l.Path, Data: l.Data, Mode: l.Mode})
+			c.add(l.User, atomicwriter.File{Path: l.Path, Data: l.Data, Mode: l.Mode})
 		}
 	}
 	if c.partial && v.whole {
@@ -168,7 +175,10 @@ func (c *content) validate() *VolumeError {
 	return nil
 }
 
-func (c *content) add(f atomicwriter.File) { c.files[f.Path] = f }
+func (c *content) add(user *int64, f atomicwriter.File) {
+	f.Owner = new(c.owner(user))
+	c.files[f.Path] = f
+}
 
 func (c *content) fail(err *VolumeError) {
 	c.partial = true
@@ -188,14 +198,14 @@ func (c *content) addToken(v *volume, t *token) {
 		c.partial = true
 		return
 	}
-	c.add(f)
+	c.add(t.source.User, f)
 }
 
 // keepRest keeps what the published version holds and no working source gives.
 func (c *content) keepRest(v *volume) {
 	for path, old := range v.files {
 		if _, ok := c.files[path]; !ok {
-			c.files[path] = atomicwriter.File{Path: path, Keep: &old.sum, Mode: old.mode}
+			c.files[path] = atomicwriter.File{Path: path, Keep: &old.sum, Mode: old.mode, Owner: &old.owner}
 		}
 	}
 }
@@ -222,31 +232,42 @@ func (c *content) addObject(src *ObjectSource, o *object) {
 func (c *content) addData(src *ObjectSource, o *object) {
 	if src.Items == nil {
 		for key, data := range o.data {
-			c.add(atomicwriter.File{Path: key, Data: data, Mode: src.Mode})
+			c.add(src.User, atomicwriter.File{Path: key, Data: data, Mode: src.Mode})
 		}
 	}
 	for _, item := range src.Items {
-		data, ok := o.data[item.Key]
+		data, ok := item.of(src, o)
 		switch {
 		case ok:
-			c.add(atomicwriter.File{Path: item.Path, Data: data, Mode: item.Mode})
+			c.add(item.User, atomicwriter.File{Path: item.Path, Data: data, Mode: item.Mode})
 		case !src.Optional:
 			c.fail(volumeErrorf(ReasonMissing, "%s has no key %q; add it, or mark the source optional", src.Ref, item.Key))
 		}
 	}
 }
 
-// String names the object in messages.
-func (r ObjectRef) String() string { return r.Kind + " " + r.Namespace + "/" + r.Name }
+// of is what an item projects. Trust bundles that need not be there are an
+// empty file (pkg/kubelet/clustertrustbundle/clustertrustbundle_manager.go).
+func (i *Item) of(src *ObjectSource, o *object) (data []byte, ok bool) {
+	data, ok = o.data[i.Key]
+	switch {
+	case !ok && src.Optional && src.Ref.Kind == KindClusterTrustBundle:
+		return nil, true
+	case ok && i.Divisor != nil:
+		amount, err := resource.ParseQuantity(string(data))
+		return inUnits(amount, corev1.ResourceName(i.Key), *i.Divisor), err == nil
+	}
+	return data, ok
+}
 
-// differs reports whether the content is not what is published, by path, mode and hash.
+// differs reports whether the content is not what is published, by path, mode, owner and hash.
 func (c *content) differs(v *volume) bool {
 	if len(c.files) != len(v.files) {
 		return true
 	}
 	for path, f := range c.files {
 		old, ok := v.files[path]
-		if !ok || f.Mode != old.mode || f.Keep == nil && sha256.Sum256(f.Data) != old.sum {
+		if !ok || f.Mode != old.mode || *f.Owner != old.owner || f.Keep == nil && sha256.Sum256(f.Data) != old.sum {
 			return true
 		}
 	}

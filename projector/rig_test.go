@@ -44,8 +44,9 @@ type rig struct {
 }
 
 type simFile struct {
-	data string
-	mode fs.FileMode
+	data  string
+	mode  fs.FileMode
+	owner atomicwriter.Owner
 }
 
 type sentRequest struct {
@@ -150,7 +151,7 @@ func (r *rig) read(k Key) (atomicwriter.Version, [][32]byte, map[string]Claims) 
 	}
 	v := atomicwriter.Version{Name: fmt.Sprintf("..v%d", r.made)}
 	for _, path := range slices.Sorted(maps.Keys(held)) {
-		v.Files = append(v.Files, atomicwriter.Entry{Path: path, Data: []byte(held[path].data), Mode: held[path].mode})
+		v.Files = append(v.Files, atomicwriter.Entry{Path: path, Data: []byte(held[path].data), Mode: held[path].mode, Owner: held[path].owner})
 	}
 	sums, claims := digest(v)
 	return v, sums, claims
@@ -173,7 +174,7 @@ func (r *rig) publish(j *publishJob) (result atomicwriter.Result) {
 				result.Lost = append(result.Lost, f.Path)
 			}
 		}
-		wanted[f.Path] = simFile{string(data), f.Mode}
+		wanted[f.Path] = simFile{string(data), f.Mode, *f.Owner}
 		result.Sums = append(result.Sums, sha256.Sum256(data))
 	}
 	if len(result.Lost) > 0 {
@@ -316,6 +317,9 @@ func (r *rig) onDisk(k Key, path string) Claims {
 	}
 	return c
 }
+
+// count is how often a log line with that text was written.
+func (r *rig) count(text string) int { return strings.Count(r.logged.String(), text) }
 
 // says reports whether a log line with that text was written.
 func (r *rig) says(text string) bool { return strings.Contains(r.logged.String(), text) }

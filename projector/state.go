@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/token-projector/token-projector/atomicwriter"
 	"github.com/token-projector/token-projector/metrics"
 	"github.com/token-projector/token-projector/rotation"
 )
@@ -14,7 +15,8 @@ import (
 // state is everything the owner knows. Its methods are the transitions: they
 // take the time, do no I/O, and leave jobs to be started in jobs.
 type state struct {
-	seed        rotation.Seed // of the node
+	seed        rotation.Seed      // of the node
+	self        atomicwriter.Owner // whom our files belong to by themselves
 	maxInFlight int
 	sweep       time.Duration
 	log         *zap.Logger
@@ -42,6 +44,7 @@ type state struct {
 	watched  map[int]*volume      // by watched descriptor
 	degraded bool                 // nothing can be watched at all
 	blind    bool                 // some volume could not be watched; said once
+	unowned  bool                 // some owner was refused; said once
 	podsErr  string               // why pods cannot be watched; ""
 	stray    map[int]bool         // descriptors of which a hint came before the job that made them ended
 	closing  []watchHandle        // watches of volumes that are no longer ours
@@ -78,9 +81,10 @@ type volume struct {
 	whole  bool        // a version is published
 	dirty  bool        // what is wanted differs from what is published
 
-	files map[string]published // the published version, by path
-	stale []staleVersion
-	watch watchHandle
+	files   map[string]published // the published version, by path
+	refused []atomicwriter.Owner // owners that we may not give; few
+	stale   []staleVersion
+	watch   watchHandle
 
 	seen     time.Duration // Mono, when the pod was first seen
 	since    time.Time     // the same in server time
@@ -99,8 +103,9 @@ type volume struct {
 
 // published is one file of the current version. Its bytes are not kept.
 type published struct {
-	sum  [32]byte
-	mode fs.FileMode
+	sum   [32]byte
+	mode  fs.FileMode
+	owner atomicwriter.Owner
 }
 
 // staleVersion is a version that is current no more, and since when. Readers
@@ -128,7 +133,8 @@ type token struct {
 	err      *VolumeError
 }
 
-// object is a configMap or secret that volumes are made of.
+// object is what volumes are made of beside tokens: a configMap, a secret, trust
+// bundles, a node.
 type object struct {
 	users map[*volume]bool
 	known bool              // the first answer has come
@@ -156,7 +162,7 @@ const (
 func newState(c *Config) *state {
 	seed := rotation.NewSeed(c.NodeName)
 	return &state{
-		seed: seed, maxInFlight: c.MaxInFlight, sweep: c.Sweep,
+		seed: seed, self: c.Root.owner(), maxInFlight: c.MaxInFlight, sweep: c.Sweep,
 		log: c.Log, metrics: c.Metrics, published: c.Published,
 		outage:  rotation.NewOutage(seed),
 		pods:    make(map[types.UID]*pod),

@@ -152,8 +152,12 @@ func (g *grants) refused() []attempt {
 			_, err := c.CoreV1().ServiceAccounts(hereNode).Get(ctx, appAccount, metav1.GetOptions{})
 			return err
 		}},
-		{"read nodes, which the node itself could", func(ctx context.Context, c kubernetes.Interface) error {
-			_, err := c.CoreV1().Nodes().Get(ctx, hereNode, metav1.GetOptions{})
+		{"read another node", func(ctx context.Context, c kubernetes.Interface) error {
+			_, err := c.CoreV1().Nodes().Get(ctx, thereNode, metav1.GetOptions{})
+			return err
+		}},
+		{"list all nodes", func(ctx context.Context, c kubernetes.Interface) error {
+			_, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 			return err
 		}},
 		{"delete a pod, which the node itself could", func(ctx context.Context, c kubernetes.Interface) error {
@@ -194,6 +198,10 @@ func (g *grants) allowedObjects(named func(string) metav1.ListOptions) []attempt
 			secrets := c.CoreV1().Secrets(hereNode)
 			return errors.Join(second(secrets.Get(ctx, secretName, metav1.GetOptions{})),
 				second(secrets.List(ctx, named(secretName))), watched(secrets.Watch(ctx, named(secretName))))
+		}},
+		{"the node itself", func(ctx context.Context, c kubernetes.Interface) error {
+			nodes := c.CoreV1().Nodes()
+			return errors.Join(second(nodes.List(ctx, named(hereNode))), watched(nodes.Watch(ctx, named(hereNode))))
 		}},
 		{"clustertrustbundles", func(ctx context.Context, c kubernetes.Interface) error {
 			bundles := c.CertificatesV1().ClusterTrustBundles()

@@ -261,7 +261,7 @@ func TestUnsupported(t *testing.T) {
 	d := w.start()
 	v := tokenVolume("mixed", "vault", 600)
 	v.Projected.Sources = append(v.Projected.Sources, corev1.VolumeProjection{
-		ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: new("bundle"), Path: "bundle.pem"},
+		PodCertificate: &corev1.PodCertificateProjection{SignerName: "example.com/signer", KeyType: "ED25519", CredentialBundlePath: "bundle.pem"},
 	})
 	pod := w.pod("demo", "web", v)
 	path := w.path(pod, apiVolume(pod), "token")
