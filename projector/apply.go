@@ -103,8 +103,9 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	if len(v.uses) == 0 {
 		s.watchObjects(v)
 	}
-	s.examine(v)
-	s.plan(v, s.server(now))
+	server := s.server(now)
+	s.examine(v, server)
+	s.plan(v, server)
 }
 
 // renewSources has the tokens follow the wish in what may change: mode and owner.
@@ -210,6 +211,7 @@ func (s *state) inherit(heir, v *volume) {
 func (s *state) drop(v *volume) {
 	s.mints.Remove(v)
 	s.disks.Remove(v)
+	s.news.Remove(v)
 	s.unhold(v)
 	s.releaseObjects(v)
 }
@@ -316,8 +318,9 @@ func (s *state) unwatchable(why string) {
 
 func (s *state) reexamine(o *object, now rotation.Time) {
 	for v := range o.users {
-		s.examine(v)
-		s.plan(v, s.server(now))
+		server := s.server(now)
+		s.examine(v, server)
+		s.plan(v, server)
 	}
 }
 

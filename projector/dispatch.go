@@ -53,6 +53,7 @@ type removeJob struct {
 
 // dispatch decides which jobs to start at now and leaves them in s.jobs.
 func (s *state) dispatch(now rotation.Time) {
+	s.tell(now)
 	for s.minting < s.maxInFlight && s.mintNext(now) {
 	}
 	for s.onDisk < diskWorkers && s.diskNext(now) {
@@ -234,6 +235,7 @@ func (s *state) wake(now rotation.Time) time.Duration {
 			pause = min(pause, at.Sub(server))
 		}
 	}
+	earlier(s.news.Next(server))
 	if s.onDisk < diskWorkers {
 		earlier(s.disks.Next(server))
 		earlier(s.removals.Next(server))

@@ -55,8 +55,9 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 		s.failMint(j, t, failed, wanted, now)
 	}
 	if wanted {
-		s.examine(j.v)
-		s.plan(j.v, s.server(now))
+		server := s.server(now)
+		s.examine(j.v, server)
+		s.plan(j.v, server)
 	}
 }
 
@@ -183,7 +184,7 @@ func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]
 		s.adopt(v, claims, server)
 	}
 	if wanted {
-		s.examine(v)
+		s.examine(v, server)
 		s.plan(v, server)
 	}
 }
@@ -226,7 +227,7 @@ func (s *state) finishPublish(j *publishJob, r atomicwriter.Result, f found, now
 		s.commit(v, j, r, now)
 	}
 	if wanted {
-		s.examine(v)
+		s.examine(v, server)
 		s.plan(v, server)
 	}
 }

@@ -156,15 +156,15 @@ func (s *state) evaluate(v *volume, objects bool) content {
 
 // examine brings dirty and the report up to date with the volume's sources.
 // The first version needs every source; a later one waits for none.
-func (s *state) examine(v *volume) {
+func (s *state) examine(v *volume, now time.Time) {
 	if !v.known || v.wish.Err != nil {
 		v.dirty = false
-		s.report(v, nil)
+		s.report(v, nil, now)
 		return
 	}
 	c := s.resolve(v)
 	v.dirty = (v.whole || !c.partial) && c.differs(v)
-	s.report(v, c.missing)
+	s.report(v, c.missing, now)
 }
 
 // validate refuses paths that only the objects' keys brought together.

@@ -19,21 +19,25 @@ func (v *volume) fields() []zap.Field {
 }
 
 // report settles what is wrong with a volume, the cause before its effects, and
-// logs it when it changes: once, not at every attempt.
-func (s *state) report(v *volume, sources *VolumeError) {
+// says so when it changes: once, not at every attempt.
+func (s *state) report(v *volume, sources *VolumeError, now time.Time) {
 	err := v.wish.Err
 	for _, e := range append([]*VolumeError{v.diskErr, sources}, v.tokenErrors()...) {
 		if err == nil {
 			err = e
 		}
 	}
-	switch old := v.err; {
+	old := v.err
+	v.err = err
+	switch {
 	case err == nil && old != nil:
 		s.log.Info("volume is in order again", v.fields()...)
 	case err != nil && (old == nil || old.Reason != err.Reason):
 		s.log.Warn("volume is not as wanted", append(v.fields(), zap.String("reason", err.Reason), zap.String("error", err.Message))...)
+	default:
+		return
 	}
-	v.err = err
+	s.announce(v, now)
 }
 
 func (v *volume) tokenErrors() []*VolumeError {

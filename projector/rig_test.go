@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/token-projector/token-projector/atomicwriter"
 	"github.com/token-projector/token-projector/rotation"
@@ -41,6 +42,7 @@ type rig struct {
 	published []Published
 	watching  map[ObjectRef]bool
 	logged    bytes.Buffer
+	events    *record.FakeRecorder
 }
 
 type simFile struct {
@@ -59,7 +61,8 @@ func newRig(t testing.TB) *rig {
 	r.now = rotation.Time{Mono: time.Hour, Wall: issuedAt}
 	r.answer = r.good
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&r.logged), zap.DebugLevel)
-	c := Config{NodeName: "node", Log: zap.New(core), Published: func(p Published) { r.published = append(r.published, p) }}
+	r.events = record.NewFakeRecorder(10_000)
+	c := Config{NodeName: "node", Log: zap.New(core), Events: r.events, Published: func(p Published) { r.published = append(r.published, p) }}
 	c.defaults()
 	r.s = newState(&c)
 	r.s.hear(r.server(), r.now, r.now)

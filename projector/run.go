@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/token-projector/token-projector/metrics"
 	"github.com/token-projector/token-projector/rotation"
@@ -47,6 +48,11 @@ type Config struct {
 	// Published is called by the owner after every publish; it must not block
 	// and must not call back. Nil: nobody is told.
 	Published func(Published)
+
+	// Events tells pods what is wrong with their volumes, and when it no longer is.
+	// It must not block, and is to aggregate and limit what it is given, as
+	// client-go's does. Nil: nobody is told.
+	Events record.EventRecorder
 
 	Clock   rotation.Clock   // nil: the machine's
 	Metrics *metrics.Metrics // nil: none

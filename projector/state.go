@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/token-projector/token-projector/atomicwriter"
 	"github.com/token-projector/token-projector/metrics"
@@ -22,6 +23,7 @@ type state struct {
 	log         *zap.Logger
 	metrics     *metrics.Metrics
 	published   func(Published)
+	events      record.EventRecorder
 
 	clock  rotation.ServerClock
 	now    time.Time     // server's, when it was last asked for
@@ -35,6 +37,7 @@ type state struct {
 
 	mints rotation.Queue[*volume] // by when a token wants minting
 	disks rotation.Queue[*volume] // by when a directory wants work
+	news  rotation.Queue[*volume] // by when to tell what is wrong
 	held  []*volume               // failed in the outage that is open; oldest first
 
 	minting int // jobs in flight
@@ -98,6 +101,7 @@ type volume struct {
 	held     bool
 	detached bool
 	err      *VolumeError // as last reported; nil: in order
+	told     bool         // by an event on the pod
 	diskErr  *VolumeError
 }
 
@@ -163,7 +167,7 @@ func newState(c *Config) *state {
 	seed := rotation.NewSeed(c.NodeName)
 	return &state{
 		seed: seed, self: c.Root.owner(), maxInFlight: c.MaxInFlight, sweep: c.Sweep,
-		log: c.Log, metrics: c.Metrics, published: c.Published,
+		log: c.Log, metrics: c.Metrics, published: c.Published, events: c.Events,
 		outage:  rotation.NewOutage(seed),
 		pods:    make(map[types.UID]*pod),
 		objects: make(map[ObjectRef]*object),
@@ -213,6 +217,9 @@ func (s *state) shift(by time.Duration, now rotation.Time) {
 			v.shift(by)
 			v.doubt(s.now)
 			s.plan(v, s.now)
+			if v.err != nil && !v.gone && !p.gone {
+				s.announce(v, s.now) // from the new time on
+			}
 		}
 		s.settle(p, now)
 	}

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
 )
 
 const (
@@ -69,6 +74,28 @@ func mintClient(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) 
 		return nil, err
 	}
 	return set.CoreV1().RESTClient(), nil
+}
+
+// eventsPerSecond bounds the events of the whole node, with bursts: a fleet that
+// cannot get its tokens must not drown the API server in complaints about it.
+// What one pod may have is the recorder's own limit: 25 at once, then one in
+// five minutes.
+const (
+	eventsPerSecond = 2
+	eventBurst      = 50
+)
+
+// eventRecorder records events on pods, until ctx ends.
+func eventRecorder(ctx context.Context, c *rest.Config, node string, wrap func(http.RoundTripper) http.RoundTripper) (record.EventRecorder, error) {
+	c = common(c, wrap)
+	c.QPS, c.Burst, c.Timeout = eventsPerSecond, eventBurst, requestTimeout
+	client, err := corev1client.NewForConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	b := record.NewBroadcaster(record.WithContext(ctx))
+	b.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: client.Events("")})
+	return b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "token-projector", Host: node}), nil
 }
 
 // bounded refuses to read answers without end.

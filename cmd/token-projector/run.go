@@ -62,7 +62,7 @@ func project(ctx context.Context, o *options, log *zap.Logger, m *metrics.Metric
 		NodeName: o.nodeName, PodSelector: o.selector, Selection: projector.Selection(o.volumes),
 		MaxInFlight: o.maxInFlight, Clock: clock, Metrics: m, Log: log,
 	}
-	if err := connect(&c, o, h); err != nil {
+	if err := connect(ctx, &c, o, h); err != nil {
 		return err
 	}
 	for {
@@ -100,7 +100,7 @@ func projectOnce(ctx context.Context, c projector.Config, o *options, h *health)
 }
 
 // connect makes the clients. Every answer tells the Projector the server's time.
-func connect(c *projector.Config, o *options, h *health) error {
+func connect(ctx context.Context, c *projector.Config, o *options, h *health) error {
 	config, err := restConfig(o)
 	if err != nil {
 		return err
@@ -112,6 +112,9 @@ func connect(c *projector.Config, o *options, h *health) error {
 	}
 	wrap := func(rt http.RoundTripper) http.RoundTripper { return projector.HearServer(rt, c.Clock, hear) }
 	if c.Client, err = watchClient(config, wrap); err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	if c.Events, err = eventRecorder(ctx, config, o.nodeName, wrap); err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
 	mint, err := mintClient(config, wrap)
