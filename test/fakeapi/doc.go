@@ -5,8 +5,9 @@
 // What it promises:
 //
 //   - It serves TLS over HTTP/1.1 and HTTP/2 with its own CA: pods, configmaps, secrets, serviceaccounts, namespaces,
-//     nodes and events of v1, in JSON, YAML and protobuf; get, list, watch, create, update, patch (strategic merge,
-//     merge, JSON) and delete; the status subresource; serviceaccounts/token.
+//     nodes and events of v1, clustertrustbundles of certificates.k8s.io/v1, in JSON, YAML and protobuf; get, list,
+//     watch, create, update, patch (strategic merge, merge, JSON) and delete; the status subresource;
+//     serviceaccounts/token.
 //   - Resource versions are decimal and one sequence for all. Watches know streaming lists, bookmarks, selectors and
 //     what comes into and goes out of them, and expiry. A watcher never holds up the store: it is cut when it is slow.
 //   - TokenRequests are checked as the real server checks them, in its order and with its words, and answered with
@@ -25,6 +26,7 @@
 //   - LIST comes in one piece, and is not served at an exact resource version of the past.
 //   - The spec of a pod may be changed by an update, except for moving it to another node. Of a pod's spec only token
 //     sources are validated, and containers get no defaults.
+//   - Of a ClusterTrustBundle only the name is validated, and its signer may be changed by an update.
 //   - A deleted namespace is gone at once with all that is in it.
 //   - dryRun is refused, so that nobody believes it.
 package fakeapi

@@ -239,7 +239,7 @@ func rawConn(c net.Conn) net.Conn {
 func (c *call) failure() *metav1.Status {
 	f := c.fault
 	retry := int((f.RetryAfter + time.Second - 1) / time.Second)
-	st := apierrors.NewGenericServerResponse(f.Code, c.r.Method, schema.GroupResource{Resource: c.Resource}, c.Name, f.Message, retry, false).ErrStatus
+	st := apierrors.NewGenericServerResponse(f.Code, c.r.Method, schema.GroupResource{Group: c.Group, Resource: c.Resource}, c.Name, f.Message, retry, false).ErrStatus
 	setZero(&st.Reason, metav1.StatusReasonUnknown)
 	if f.Reason != "" {
 		st.Reason = f.Reason

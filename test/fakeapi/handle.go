@@ -9,6 +9,8 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -47,14 +49,20 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// roots are the paths that resources are served under, each with its group.
+var roots = map[string]string{"/api/v1/": corev1.GroupName, "/apis/certificates.k8s.io/v1/": certificatesv1.GroupName}
+
 // describe reads what the URL and the headers say. A path that is no resource's has no Resource.
 func (s *Server) describe(r *http.Request) *Request {
 	q := &Request{
 		Time: time.Now(), User: s.pki.authenticate(r), Query: r.URL.RawQuery, UserAgent: r.UserAgent(),
 		ContentType: r.Header.Get("Content-Type"), Accept: r.Header.Get("Accept"), Proto: r.Proto,
 	}
-	if path, ok := strings.CutPrefix(r.URL.Path, "/api/v1/"); ok {
-		q.locate(strings.Split(strings.TrimSuffix(path, "/"), "/"))
+	for root, group := range roots {
+		if path, ok := strings.CutPrefix(r.URL.Path, root); ok {
+			q.Group = group
+			q.locate(strings.Split(strings.TrimSuffix(path, "/"), "/"))
+		}
 	}
 	q.Verb = verbOf(r, q.Name != "")
 	return q
@@ -106,7 +114,7 @@ func (c *call) serve(refused error) error {
 		return apierrors.NewUnauthorized("Unauthorized")
 	}
 	t := c.s.store.tables[c.Resource]
-	if t == nil || (c.Namespace != "" && !t.res.namespaced) {
+	if t == nil || t.res.kind.Group != c.Group || (c.Namespace != "" && !t.res.namespaced) {
 		return errNoPath
 	}
 	if refused != nil {

@@ -14,8 +14,9 @@ type Request struct {
 	Time time.Time
 	// Verb as RBAC names it: get, list, watch, create, update, patch, delete, deletecollection.
 	Verb string
-	// Resource is plural; a TokenRequest is a create of serviceaccounts with the subresource token.
-	Resource, Subresource string
+	// Group is the API group, "" for v1. Resource is plural; a TokenRequest is a create of serviceaccounts with the
+	// subresource token.
+	Group, Resource, Subresource string
 	// Namespace and Name come from the URL; "" where it has none.
 	Namespace, Name string
 	// Query is the raw query of the URL.

@@ -3,6 +3,7 @@ package fakeapi
 import (
 	"strconv"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -43,7 +44,7 @@ func (r *resource) selectable(obj Object, label string) (string, bool) {
 	case "metadata.name":
 		return obj.GetName(), true
 	case "metadata.namespace":
-		return obj.GetNamespace(), true
+		return obj.GetNamespace(), r.namespaced
 	}
 	return r.field(obj, label)
 }
@@ -77,7 +78,7 @@ func newResource[T any, P pointer[T]](name, kind string, list func([]T) runtime.
 	return &resource{
 		name:           name,
 		kind:           corev1.SchemeGroupVersion.WithKind(kind),
-		namespaced:     kind != "Namespace" && kind != "Node",
+		namespaced:     kind != "Namespace" && kind != "Node" && kind != "ClusterTrustBundle",
 		returnsDeleted: kind == "Pod" || kind == "ServiceAccount" || kind == "Namespace",
 		newObject:      func() Object { return P(new(T)) },
 		shallow:        func(o Object) Object { c := *o.(P); return P(&c) },
@@ -103,6 +104,11 @@ func (r *resource) withStatus(take func(dst, src Object)) *resource {
 	return r
 }
 
+func (r *resource) of(gv schema.GroupVersion) *resource {
+	r.kind = gv.WithKind(r.kind.Kind)
+	return r
+}
+
 // newResources lists everything that is served.
 func newResources() []*resource {
 	return []*resource{
@@ -119,7 +125,16 @@ func newResources() []*resource {
 			fieldsOf[*corev1.Node]{"spec.unschedulable": func(n *corev1.Node) string { return strconv.FormatBool(n.Spec.Unschedulable) }}).
 			withStatus(func(dst, src Object) { dst.(*corev1.Node).Status = src.(*corev1.Node).Status }),
 		newResource("events", "Event", func(i []corev1.Event) runtime.Object { return &corev1.EventList{Items: i} }, eventFields),
+		newResource("clustertrustbundles", "ClusterTrustBundle",
+			func(i []certificatesv1.ClusterTrustBundle) runtime.Object {
+				return &certificatesv1.ClusterTrustBundleList{Items: i}
+			}, bundleFields).
+			of(certificatesv1.SchemeGroupVersion),
 	}
+}
+
+var bundleFields = fieldsOf[*certificatesv1.ClusterTrustBundle]{
+	"spec.signerName": func(b *certificatesv1.ClusterTrustBundle) string { return b.Spec.SignerName },
 }
 
 // podFields are those of kubernetes pkg/apis/core/v1/conversion.go.

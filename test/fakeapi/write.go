@@ -3,8 +3,10 @@ package fakeapi
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,7 +41,7 @@ func (s *Server) prepareMeta(r *resource, obj Object) error {
 	if obj.GetName() == "" && obj.GetGenerateName() != "" {
 		obj.SetName(obj.GetGenerateName() + rand.String(5))
 	}
-	if err := checkName(r, obj.GetName()); err != nil {
+	if err := checkName(r, obj); err != nil {
 		return err
 	}
 	if r.namespaced {
@@ -60,17 +62,29 @@ func (s *Server) timestamp() metav1.Time {
 	return metav1.NewTime(s.now().Truncate(time.Second))
 }
 
-func checkName(r *resource, name string) error {
-	path := field.NewPath("metadata", "name")
+func checkName(r *resource, obj Object) error {
+	path, name := field.NewPath("metadata", "name"), obj.GetName()
 	var errs field.ErrorList
 	if name == "" {
 		errs = append(errs, field.Required(path, "name or generateName is required"))
 	} else {
-		for _, msg := range validation.IsDNS1123Subdomain(name) {
+		for _, msg := range nameErrors(obj, name) {
 			errs = append(errs, field.Invalid(path, name, msg))
 		}
 	}
 	return invalid(r.kind.GroupKind(), name, errs)
+}
+
+// nameErrors: a bundle of a signer has the signer's name before its own.
+func nameErrors(obj Object, name string) []string {
+	if b, ok := obj.(*certificatesv1.ClusterTrustBundle); ok && b.Spec.SignerName != "" {
+		prefix := strings.ReplaceAll(b.Spec.SignerName, "/", ":") + ":"
+		if !strings.HasPrefix(name, prefix) {
+			return []string{fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s", b.Spec.SignerName, prefix)}
+		}
+		name = strings.TrimPrefix(name, prefix)
+	}
+	return validation.IsDNS1123Subdomain(name)
 }
 
 // update is PUT and PATCH: edit turns a private copy of the current object into the wanted one. The store is locked.
