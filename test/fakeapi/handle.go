@@ -145,6 +145,10 @@ func (c *call) serveRoot() error {
 		c.begin(http.StatusOK, "application/json")
 		_, err := io.WriteString(c.w, `{"major":"1","minor":"37","gitVersion":"v1.37.0","platform":"linux/amd64"}`)
 		return err
+	case configPath:
+		return c.serveOpenID("application/json", c.s.openIDConfig())
+	case keysPath:
+		return c.serveOpenID("application/jwk-set+json", c.s.Keys())
 	}
 	return errNoPath
 }

@@ -31,7 +31,9 @@ func (c *call) begin(code int, contentType string) {
 	h := c.w.Header()
 	h.Set("Date", c.s.now().UTC().Format(http.TimeFormat))
 	h.Set("Content-Type", contentType)
-	h.Set("Cache-Control", "no-cache, private")
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-cache, private")
+	}
 	c.began = true
 	c.s.journal.answered(c.Request, code)
 	c.w.WriteHeader(code)
