@@ -22,6 +22,9 @@ func (s *state) apply(w Wish, now rotation.Time) {
 		return
 	}
 	p := s.pods[w.UID]
+	if p == nil && w.Unselected {
+		return
+	}
 	if p != nil && p.gone {
 		p.again = &w
 		s.settle(p, now)

@@ -37,8 +37,11 @@ type Wish struct {
 	// Retire is when the pod's tokens die and their rotation ends: 60 s past
 	// its deletionTimestamp, the leeway of the API server's validator
 	// (pkg/serviceaccount/claims.go). Zero: the pod is not terminating.
-	Retire  time.Time
-	Volumes []Volume
+	Retire time.Time
+	// Unselected pods are not taken on. One that is ours already, or has a
+	// directory from before, stays ours: its containers may be using it.
+	Unselected bool
+	Volumes    []Volume
 }
 
 // Volume is one wanted volume. Its sources are immutable for the life of a

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
@@ -55,7 +56,6 @@ func (r *runner) goWatch(ctx context.Context) {
 	// The Node authorizer demands this field selector.
 	narrow := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", r.config.NodeName).String()
-		o.LabelSelector = r.config.PodSelector.String()
 	}
 	feed := podFeed{r.Projector}
 	r.reflect(ctx, "pods", &corev1.Pod{}, feed, &cache.ListWatch{
@@ -151,9 +151,17 @@ type podFeed struct{ *Projector }
 func (f podFeed) Add(obj any) error {
 	pod, err := as[*corev1.Pod](obj)
 	if err == nil {
-		f.Apply(Desired(pod, f.config.Selection))
+		f.Apply(f.wish(pod))
 	}
 	return err
+}
+
+// wish heeds the label selector here and not in the watch: there, a pod whose
+// labels change could not be told from one that is gone.
+func (f podFeed) wish(pod *corev1.Pod) Wish {
+	w := Desired(pod, f.config.Selection)
+	w.Unselected = !f.config.PodSelector.Matches(labels.Set(pod.Labels))
+	return w
 }
 
 func (f podFeed) Update(obj any) error { return f.Add(obj) }
@@ -173,7 +181,7 @@ func (f podFeed) Replace(list []any, _ string) error {
 		if err != nil {
 			return err
 		}
-		wishes = append(wishes, Desired(pod, f.config.Selection))
+		wishes = append(wishes, f.wish(pod))
 	}
 	f.Projector.Replace(wishes)
 	return nil

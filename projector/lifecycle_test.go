@@ -463,3 +463,37 @@ func TestNoSecretInReports(t *testing.T) {
 		t.Errorf("the log holds what the server said; %d volumes", len(r.files))
 	}
 }
+
+// TestUnselected: a pod that is not selected is left alone. One that is ours stays ours whatever becomes of its labels,
+// also after a restart, when only its directory tells.
+func TestUnselected(t *testing.T) {
+	r := newRig(t)
+	other := Desired(lonePod(2, 600), SelectAll)
+	other.Unselected = true
+	ours := Desired(lonePod(1, 600), SelectAll)
+	r.s.replace([]Wish{ours, other}, r.now)
+	r.drain()
+	if len(r.requests) != 1 || r.files[extra(2)] != nil {
+		t.Fatalf("%d requests; the pod that is not selected has %v", len(r.requests), r.files[extra(2)])
+	}
+	ours.Unselected = true
+	r.s.apply(ours, r.now)
+	r.s.replace([]Wish{ours, other}, r.now)
+	r.run(9 * time.Minute)
+	if len(r.requests) != 2 || r.files[extra(1)] == nil {
+		t.Errorf("after its labels changed: %d requests, files %v", len(r.requests), r.files[extra(1)])
+	}
+	again := newRig(t)
+	again.files, again.ahead, again.now = r.files, r.ahead, r.now
+	again.s.orphans([]types.UID{ours.UID}, again.now)
+	again.s.replace([]Wish{ours, other}, again.now)
+	again.run(9 * time.Minute)
+	if len(again.requests) != 1 || again.files[extra(1)] == nil {
+		t.Errorf("after a restart: %d requests, files %v", len(again.requests), again.files[extra(1)])
+	}
+	again.s.replace([]Wish{other}, again.now)
+	again.drain()
+	if again.files[extra(1)] != nil {
+		t.Error("it stays when it is gone")
+	}
+}

@@ -34,7 +34,7 @@ type Config struct {
 	// Client watches pods and the objects their volumes name. Nil: the caller
 	// feeds Replace, Apply, Forget and Touch itself.
 	Client      kubernetes.Interface
-	PodSelector labels.Selector // nil: all pods of the node
+	PodSelector labels.Selector // of the pods to take on, by their labels when first seen; nil: all of the node
 	Selection   Selection       // "": SelectAll
 	MaxInFlight int             // TokenRequests in flight; 0: DefaultMaxInFlight
 

@@ -33,6 +33,23 @@ func Get[T Object](s *Server, namespace, name string) (T, error) {
 	return direct(s, kind, func(t *table) (*version, error) { return s.store.get(t.res.name, named(namespace, name)) })
 }
 
+// List returns the objects of T's kind in a namespace, or in all for "", in no certain order.
+func List[T Object](s *Server, namespace string) ([]T, error) {
+	var kind T
+	t, err := tableOf(s, kind)
+	if err != nil {
+		return nil, err
+	}
+	return locked(s, func() (list []T, err error) {
+		for _, v := range t.items {
+			if namespace == "" || v.obj.GetNamespace() == namespace {
+				list = append(list, v.obj.DeepCopyObject().(T))
+			}
+		}
+		return list, nil
+	})
+}
+
 // Delete removes an object of obj's kind, namespace and name, as a DELETE with these options would: a pod on a node
 // stays, terminating, for its grace period unless opts say 0. A UID in obj is a precondition.
 func (s *Server) Delete(obj Object, opts metav1.DeleteOptions) error {
@@ -57,15 +74,23 @@ func (s *Server) AddNamespace(name string) error {
 
 // direct runs f, without HTTP, on the table of kind, and returns a private copy of its result.
 func direct[T Object](s *Server, kind T, f func(*table) (*version, error)) (out T, err error) {
-	for _, t := range s.store.tables {
-		if reflect.TypeOf(t.res.newObject()) != reflect.TypeOf(kind) {
-			continue
-		}
-		v, err := locked(s, func() (*version, error) { return f(t) })
-		if err != nil {
-			return out, err
-		}
-		return v.obj.DeepCopyObject().(T), nil
+	t, err := tableOf(s, kind)
+	if err != nil {
+		return out, err
 	}
-	return out, fmt.Errorf("fakeapi does not serve %T", kind)
+	v, err := locked(s, func() (*version, error) { return f(t) })
+	if err != nil {
+		return out, err
+	}
+	return v.obj.DeepCopyObject().(T), nil
+}
+
+// tableOf finds the table of kind's type.
+func tableOf(s *Server, kind Object) (*table, error) {
+	for _, t := range s.store.tables {
+		if reflect.TypeOf(t.res.newObject()) == reflect.TypeOf(kind) {
+			return t, nil
+		}
+	}
+	return nil, fmt.Errorf("fakeapi does not serve %T", kind)
 }

@@ -20,13 +20,19 @@ import (
 // given ones.
 func (w *world) pod(namespace, name string, volumes ...corev1.Volume) *corev1.Pod {
 	w.t.Helper()
+	return w.podAs(namespace, name, nil, volumes...)
+}
+
+// podAs is pod with a security context.
+func (w *world) podAs(namespace, name string, context *corev1.PodSecurityContext, volumes ...corev1.Volume) *corev1.Pod {
+	w.t.Helper()
 	if err := w.api.AddNamespace(namespace); err != nil {
 		w.t.Fatal(err)
 	}
 	pod, err := fakeapi.Create(w.api, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": name}},
 		Spec: corev1.PodSpec{
-			NodeName: node, Volumes: volumes, TerminationGracePeriodSeconds: new(int64(30)),
+			NodeName: node, Volumes: volumes, SecurityContext: context, TerminationGracePeriodSeconds: new(int64(30)),
 			Containers: []corev1.Container{{Name: "main", Image: "scratch"}},
 		},
 	})
