@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -194,12 +195,12 @@ func TestOwners(t *testing.T) {
 		t.Errorf("said %d times that it may not chown, want %d", got, want)
 	}
 	// What is there fits: a restart writes nothing.
-	before := w.inodes()
+	before := snapshot(t, filepath.Join(w.root, "pods"))
 	d.terminate()
 	d = w.start()
 	eventually(t, "ready again", func() bool { return d.metric("token_projector_volumes", "state", "ready") == 8 })
-	if after := w.inodes(); after != before {
-		t.Errorf("after a restart\n%s\nbefore\n%s", after, before)
+	if diff := cmp.Diff(before, snapshot(t, filepath.Join(w.root, "pods"))); diff != "" {
+		t.Error("a restart wrote:", diff)
 	}
 	d.terminate()
 }
@@ -210,21 +211,6 @@ func wantOwner(t *testing.T, path string, uid, gid int) {
 	if err := syscall.Stat(path, &st); err != nil || int(st.Uid) != uid || int(st.Gid) != gid {
 		t.Errorf("%s belongs to %d:%d (%v), want %d:%d", path, st.Uid, st.Gid, err, uid, gid)
 	}
-}
-
-// inodes names every link and version in the root with its inode.
-func (w *world) inodes() string {
-	w.t.Helper()
-	var list strings.Builder
-	check(w.t, filepath.WalkDir(filepath.Join(w.root, "pods"), func(path string, _ fs.DirEntry, err error) error {
-		var st syscall.Stat_t
-		if err == nil {
-			err = syscall.Lstat(path, &st)
-		}
-		fmt.Fprintln(&list, st.Ino, path)
-		return err
-	}))
-	return list.String()
 }
 
 // TestEvents: a pod is told what is missing and what to do, and when that is over.
