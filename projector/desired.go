@@ -56,11 +56,11 @@ type Volume struct {
 	Err *VolumeError
 }
 
-// Source is one source of a projected volume. Exactly one field is set, but for
-// a downwardAPI source that needs to know its node: that has an Object as well.
+// Source is one source of a projected volume, or a part of one; exactly one
+// field is set.
 type Source struct {
 	Token   *TokenSource
-	Object  *ObjectSource // configMap, secret or clusterTrustBundle
+	Object  *ObjectSource // configMap, secret, clusterTrustBundle, or what a downwardAPI source asks of the node
 	Literal []Literal     // downwardAPI, evaluated
 }
 

@@ -35,7 +35,8 @@ type publishJob struct {
 	key   Key
 	now   time.Time // names the version
 	files []atomicwriter.File
-	group *int // of the directories; nil: our own
+	from  map[string]int // see content
+	group *int           // of the directories; nil: our own
 	sweep []string
 	// refused are the owners that may not be given. The worker adds to it, and
 	// changes files and group accordingly.
@@ -208,7 +209,7 @@ func (s *state) diskJob(v *volume, now rotation.Time) job {
 		files = append(files, c.files[path])
 	}
 	return job{publish: &publishJob{
-		v: v, key: v.key, now: now.Wall, files: files, sweep: v.sweepable(s.server(now)),
+		v: v, key: v.key, now: now.Wall, files: files, from: c.from, sweep: v.sweepable(s.server(now)),
 		group: s.group(v), refused: slices.Clone(v.refused),
 		verify: !v.dirty, watch: v.watch, sent: now,
 	}}

@@ -14,13 +14,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// downward evaluates the items of a downwardAPI source.
-func (a attributes) downward(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile) (Source, *VolumeError) {
-	out := Source{Literal: make([]Literal, 0, len(items))}
+// downward evaluates the items of a downwardAPI source, in their order; what the
+// node must tell is a source of its own between the others.
+func (a attributes) downward(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile) ([]Source, *VolumeError) {
+	out := []Source{{Literal: make([]Literal, 0, len(items))}}
 	for _, item := range items {
 		mode, user, err := a.plain(item.Mode, item.User)
 		if err != nil {
-			return Source{}, err
+			return nil, err
 		}
 		// The kubelet cleans these paths, and these alone
 		// (pkg/volume/downwardapi/downwardapi.go).
@@ -31,26 +32,24 @@ func (a attributes) downward(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFi
 		case item.ResourceFieldRef != nil:
 			var allocatable *Item
 			if allocatable, err = file.resource(pod, item.ResourceFieldRef); allocatable != nil {
-				out.ofNode(pod.Spec.NodeName, *allocatable)
+				out = append(out, ofNode(pod.Spec.NodeName, *allocatable), Source{})
 				continue
 			}
 		default:
 			err = volumeErrorf(ReasonInvalid, "downwardAPI %q has neither fieldRef nor resourceFieldRef", item.Path)
 		}
 		if err != nil {
-			return Source{}, err
+			return nil, err
 		}
-		out.Literal = append(out.Literal, file)
+		last := &out[len(out)-1]
+		last.Literal = append(last.Literal, file)
 	}
-	return out, nil
+	return slices.DeleteFunc(out, func(s Source) bool { return s.Object == nil && len(s.Literal) == 0 }), nil
 }
 
-// ofNode adds a file that depends on the node.
-func (s *Source) ofNode(node string, item Item) {
-	if s.Object == nil {
-		s.Object = &ObjectSource{Ref: ObjectRef{Kind: KindNode, Name: node}}
-	}
-	s.Object.Items = append(s.Object.Items, item)
+// ofNode is the source of a file that depends on the node.
+func ofNode(node string, item Item) Source {
+	return Source{Object: &ObjectSource{Ref: ObjectRef{Kind: KindNode, Name: node}, Items: []Item{item}}}
 }
 
 func (l *Literal) field(pod *corev1.Pod, name string) *VolumeError {

@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"time"
@@ -200,7 +201,7 @@ func (s *state) adopt(v *volume, claims map[string]Claims, server time.Time) {
 		if !ok || c.fits(r) != nil {
 			continue
 		}
-		t.life = c.Lifetime
+		t.sum, t.life = v.files[t.source.Path].sum, c.Lifetime
 		t.due = t.life.DueAdopted(t.seed, server)
 		t.floor = t.life.Floor(t.life.Issued)
 		n++
@@ -277,21 +278,31 @@ func (s *state) lose(v *volume, paths []string) {
 		delete(v.files, path)
 		for i := range v.tokens {
 			if t := &v.tokens[i]; t.source.Path == path {
-				t.life, t.due, t.floor = rotation.Lifetime{}, time.Time{}, time.Time{}
+				t.vanish()
 			}
 		}
 	}
+}
+
+// vanish takes in that the token is not on disk any more.
+func (t *token) vanish() {
+	t.fresh, t.life, t.due, t.floor = Token{}, rotation.Lifetime{}, time.Time{}, time.Time{}
 }
 
 // commit takes in that a version with everything the job held is current.
 func (s *state) commit(v *volume, j *publishJob, r atomicwriter.Result, now rotation.Time) {
 	clear(v.files)
 	for i, f := range j.files {
-		v.files[f.Path] = published{sum: r.Sums[i], mode: f.Mode, owner: *f.Owner}
+		v.files[f.Path] = published{sum: r.Sums[i], mode: f.Mode, owner: *f.Owner, from: j.from[f.Path]}
 	}
 	for i := range v.tokens {
-		if t := &v.tokens[i]; !t.fresh.empty() {
+		t := &v.tokens[i]
+		switch on := v.files[t.source.Path].sum; {
+		case !t.fresh.empty() && on == sha256.Sum256(t.fresh.reveal()):
+			t.sum = on
 			s.commitToken(v, t, now)
+		case on != t.sum: // a later source has its path; should that go, a token is minted anew
+			t.vanish()
 		}
 	}
 	if !v.whole {

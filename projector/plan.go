@@ -43,7 +43,7 @@ func (v *volume) nextToken(now time.Time) *token {
 	var next *token
 	for i := range v.tokens {
 		t := &v.tokens[i]
-		if next == nil || t.at().Before(next.at()) {
+		if !t.shadowed && (next == nil || t.at().Before(next.at())) {
 			next = t
 		}
 	}
@@ -108,9 +108,14 @@ func (v *volume) soonest(none time.Time) time.Time {
 // content is what a volume should hold, as far as its sources can say now.
 type content struct {
 	files   map[string]atomicwriter.File
-	missing *VolumeError // the first source that cannot be had; nil if none is known
-	partial bool         // some source cannot be had, or not yet
-	owner   func(user *int64) atomicwriter.Owner
+	from    map[string]int    // which source gave a path: its number, from 1
+	tokens  map[string]*token // of paths that are a token's, and no later source's
+	missing *VolumeError      // the first source that cannot be had; nil if none is known
+	partial bool              // some source cannot be had, or not yet
+
+	of     *volume
+	source int // that is being evaluated
+	owner  func(user *int64) atomicwriter.Owner
 }
 
 // resolve evaluates the sources in order; a later one overwrites an earlier
@@ -129,27 +134,37 @@ func (s *state) resolve(v *volume) content {
 	return c
 }
 
+// evaluate leaves the objects out, as if they failed, if it is told to.
 func (s *state) evaluate(v *volume, objects bool) content {
 	c := content{
-		files: make(map[string]atomicwriter.File), partial: !objects,
+		files: make(map[string]atomicwriter.File), from: make(map[string]int), tokens: make(map[string]*token),
+		partial: !objects, of: v,
 		owner: func(user *int64) atomicwriter.Owner { return s.owner(v, user) },
 	}
 	n := 0
 	for i := range v.wish.Sources {
 		src := &v.wish.Sources[i]
+		c.source = i + 1
 		switch {
 		case src.Token != nil:
-			c.addToken(v, &v.tokens[n])
+			c.addToken(&v.tokens[n])
 			n++
 		case src.Object != nil && objects:
 			c.addObject(src.Object, s.objects[src.Object.Ref])
+		case src.Object != nil:
+			c.keep(src.Object)
 		}
 		for _, l := range src.Literal {
 			c.add(l.User, atomicwriter.File{Path: l.Path, Data: l.Data, Mode: l.Mode})
 		}
 	}
+	for path := range c.tokens {
+		if _, ok := c.files[path]; !ok { // it is neither on disk nor on its way there
+			c.partial = true
+		}
+	}
 	if c.partial && v.whole {
-		c.keepRest(v)
+		c.keepRest()
 	}
 	return c
 }
@@ -163,6 +178,10 @@ func (s *state) examine(v *volume, now time.Time) {
 		return
 	}
 	c := s.resolve(v)
+	for i := range v.tokens {
+		t := &v.tokens[i]
+		t.shadowed = c.tokens[t.source.Path] != t
+	}
 	v.dirty = (v.whole || !c.partial) && c.differs(v)
 	s.report(v, c.missing, now)
 }
@@ -177,7 +196,13 @@ func (c *content) validate() *VolumeError {
 
 func (c *content) add(user *int64, f atomicwriter.File) {
 	f.Owner = new(c.owner(user))
-	c.files[f.Path] = f
+	c.put(f)
+}
+
+// put has the source that is being evaluated give a file, whatever earlier ones gave.
+func (c *content) put(f atomicwriter.File) {
+	c.files[f.Path], c.from[f.Path] = f, c.source
+	delete(c.tokens, f.Path)
 }
 
 func (c *content) fail(err *VolumeError) {
@@ -187,38 +212,60 @@ func (c *content) fail(err *VolumeError) {
 	}
 }
 
-// addToken adds the fresh token, or the one on disk by its hash.
-func (c *content) addToken(v *volume, t *token) {
+// addToken adds the fresh token, or the one on disk by its hash. Bytes of
+// another source that stand in its place are not taken for it.
+func (c *content) addToken(t *token) {
 	f := atomicwriter.File{Path: t.source.Path, Mode: t.source.Mode}
-	if !t.fresh.empty() {
+	old, ok := c.of.files[f.Path]
+	switch {
+	case !t.fresh.empty():
 		f.Data = t.fresh.reveal()
-	} else if old, ok := v.files[f.Path]; ok {
+		c.add(t.source.User, f)
+	case ok && old.sum == t.sum:
 		f.Keep = &old.sum
-	} else {
-		c.partial = true
-		return
+		c.add(t.source.User, f)
+	default: // to be minted, unless another source gives this path
+		delete(c.files, f.Path)
 	}
-	c.add(t.source.User, f)
+	c.tokens[f.Path] = t
 }
 
-// keepRest keeps what the published version holds and no working source gives.
-func (c *content) keepRest(v *volume) {
-	for path, old := range v.files {
-		if _, ok := c.files[path]; !ok {
-			c.files[path] = atomicwriter.File{Path: path, Keep: &old.sum, Mode: old.mode, Owner: &old.owner}
+// keep has a failing source give what it gave to the published version. Of a
+// version from before a restart, only what its items name is known to be its.
+func (c *content) keep(src *ObjectSource) {
+	for path, old := range c.of.files {
+		named := func(i Item) bool { return i.Path == path }
+		if old.from == c.source || old.from == 0 && slices.ContainsFunc(src.Items, named) {
+			c.put(old.kept(path))
 		}
 	}
+}
+
+// keepRest keeps what the published version holds and no source gives now.
+func (c *content) keepRest() {
+	for path, old := range c.of.files {
+		if _, ok := c.files[path]; !ok {
+			c.files[path], c.from[path] = old.kept(path), old.from
+		}
+	}
+}
+
+func (p published) kept(path string) atomicwriter.File {
+	return atomicwriter.File{Path: path, Keep: &p.sum, Mode: p.mode, Owner: &p.owner}
 }
 
 // addObject adds the projected keys of an object (pkg/volume/configmap/configmap.go,
 // pkg/volume/secret/secret.go).
 func (c *content) addObject(src *ObjectSource, o *object) {
 	switch {
-	case o == nil || !o.known && o.err == "":
-		c.partial = true // its watch has just begun
+	case o == nil || !o.known && o.err == "": // its watch has just begun
+		c.partial = true
+		c.keep(src)
 	case o.data == nil && o.err != "" && (!o.known || o.refused):
+		c.keep(src)
 		c.fail(volumeErrorf(ReasonUnreadable, "%s cannot be read: %s", src.Ref, o.err))
 	case o.data == nil && !src.Optional:
+		c.keep(src)
 		c.fail(volumeErrorf(ReasonMissing, "%s does not exist; create it, or mark the source optional", src.Ref))
 	default:
 		if o.refused { // what it last held stays
@@ -228,20 +275,24 @@ func (c *content) addObject(src *ObjectSource, o *object) {
 	}
 }
 
-// addData adds every key, or, if there are items, what they name.
+// addData adds every key, or, if there are items, what they name. One key that is
+// missing fails the source.
 func (c *content) addData(src *ObjectSource, o *object) {
+	for _, item := range src.Items {
+		if _, ok := item.of(src, o); !ok && !src.Optional {
+			c.keep(src)
+			c.fail(volumeErrorf(ReasonMissing, "%s has no key %q; add it, or mark the source optional", src.Ref, item.Key))
+			return
+		}
+	}
 	if src.Items == nil {
 		for key, data := range o.data {
 			c.add(src.User, atomicwriter.File{Path: key, Data: data, Mode: src.Mode})
 		}
 	}
 	for _, item := range src.Items {
-		data, ok := item.of(src, o)
-		switch {
-		case ok:
+		if data, ok := item.of(src, o); ok {
 			c.add(item.User, atomicwriter.File{Path: item.Path, Data: data, Mode: item.Mode})
-		case !src.Optional:
-			c.fail(volumeErrorf(ReasonMissing, "%s has no key %q; add it, or mark the source optional", src.Ref, item.Key))
 		}
 	}
 }

@@ -233,3 +233,148 @@ func TestRuntimeDirectoryIsAdopted(t *testing.T) {
 		t.Errorf("%v, the same directory %v, mode %v", err, os.SameFile(before, after), after.Mode())
 	}
 }
+
+// settingsSource projects the key "k" of ConfigMap or Secret "c" to a path; no path: every key.
+func settingsSource(kind, path string, optional bool) corev1.VolumeProjection {
+	name := corev1.LocalObjectReference{Name: "c"}
+	var items []corev1.KeyToPath
+	if path != "" {
+		items = []corev1.KeyToPath{{Key: "k", Path: path}}
+	}
+	if kind == KindSecret {
+		return corev1.VolumeProjection{Secret: &corev1.SecretProjection{LocalObjectReference: name, Items: items, Optional: &optional}}
+	}
+	return corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: name, Items: items, Optional: &optional}}
+}
+
+func settingsRef(kind string) ObjectRef {
+	return ObjectRef{Kind: kind, Namespace: "default", Name: "c"}
+}
+
+func settingsData(value string) map[string][]byte { return map[string][]byte{"k": []byte(value)} }
+
+// withSources has the volume of a lone pod have these sources as well.
+func withSources(ttl int64, sources ...corev1.VolumeProjection) *corev1.Pod {
+	pod := lonePod(1, ttl)
+	pod.Spec.Volumes[0].Projected.Sources = append(pod.Spec.Volumes[0].Projected.Sources, sources...)
+	return pod
+}
+
+// TestShadowedToken: a token whose path an optional object takes over is neither asked for nor missed. When the object
+// gives the path back, a token is minted at once: the object's last bytes are not taken for it.
+func TestShadowedToken(t *testing.T) {
+	for name, source := range map[string]corev1.VolumeProjection{
+		"item":      settingsSource(KindConfigMap, "extra-token", true),
+		"every key": settingsSource(KindSecret, "", true),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			ref := settingsRef(KindConfigMap)
+			pod := withSources(86400, source)
+			if source.Secret != nil {
+				ref = settingsRef(KindSecret)
+				pod.Spec.Volumes[0].Projected.Sources[0].ServiceAccountToken.Path = "k"
+			}
+			path := pod.Spec.Volumes[0].Projected.Sources[0].ServiceAccountToken.Path
+			r.apply(pod)
+			r.s.touch(ref, nil, r.now)
+			r.drain()
+			r.onDisk(extra(1), path)
+			r.s.touch(ref, settingsData("object"), r.now)
+			r.drain()
+			if got := r.files[extra(1)][path].data; got != "object" {
+				t.Fatalf("the object does not win: %q", got)
+			}
+			requests := len(r.requests)
+			r.run(48 * time.Hour)
+			if snap := r.s.snapshot(r.now); len(r.requests) != requests || len(snap.Tokens) != 0 || snap.Volumes["ready"] != 1 {
+				t.Errorf("%d requests for a token that nobody sees; tokens %v, volumes %v", len(r.requests)-requests, snap.Tokens, snap.Volumes)
+			}
+			r.s.touch(ref, nil, r.now)
+			r.drain()
+			if c := r.onDisk(extra(1), path); c.Lifetime.Expired(r.server()) || len(r.requests) != requests+1 {
+				t.Errorf("expires %v, %d requests", c.Lifetime.Expires, len(r.requests)-requests)
+			}
+		})
+	}
+}
+
+// TestShadowedTokenAfterRestart: what stands in a token's path then is not adopted as one.
+func TestShadowedTokenAfterRestart(t *testing.T) {
+	ref := settingsRef(KindConfigMap)
+	pod := withSources(86400, settingsSource(KindConfigMap, "extra-token", true))
+	first := newRig(t)
+	first.apply(pod)
+	first.s.touch(ref, settingsData("object"), first.now)
+	first.drain()
+	r := newRig(t)
+	r.files = first.files
+	r.apply(pod)
+	r.s.touch(ref, settingsData("object"), r.now)
+	r.drain()
+	if r.made != 0 {
+		t.Errorf("%d versions written", r.made)
+	}
+	r.s.touch(ref, nil, r.now)
+	r.drain()
+	r.onDisk(extra(1), "extra-token")
+}
+
+// TestFailingSourceKeepsWhatItTook: what a source took from an earlier one stays its own while it fails: bytes, mode
+// and owner.
+func TestFailingSourceKeepsWhatItTook(t *testing.T) {
+	ref := settingsRef(KindSecret)
+	earlier := corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
+		LocalObjectReference: corev1.LocalObjectReference{Name: "earlier"}, Items: []corev1.KeyToPath{{Key: "k", Path: "k"}},
+	}}
+	named := field("k", "metadata.name")
+	for name, source := range map[string]corev1.VolumeProjection{
+		"configMap": earlier, "downwardAPI": downwardSource(named), "token": tokenSource("other", 86400, "k"),
+	} {
+		for _, path := range []string{"k", ""} {
+			r := newRig(t)
+			pod := withSources(86400, source, settingsSource(KindSecret, path, false))
+			security(new(int64(7)), new(int64(9)), nil)(pod)
+			r.apply(pod)
+			r.s.touch(ObjectRef{Kind: KindConfigMap, Namespace: "default", Name: "earlier"}, settingsData("earlier"), r.now)
+			r.s.touch(ref, settingsData("secret"), r.now)
+			r.drain()
+			before := r.files[extra(1)]["k"]
+			if before.data != "secret" {
+				t.Fatalf("%s: %q", name, before.data)
+			}
+			for _, gone := range []map[string][]byte{nil, {"other": nil}} {
+				r.s.touch(ref, gone, r.now)
+				r.run(25 * time.Hour) // and over a refresh of the token
+				after, listed := r.files[extra(1)]["k"]
+				if path == "" && gone != nil { // every key there is: none of that name
+					if after.data == "secret" {
+						t.Errorf("%s: a key that is gone stays", name)
+					}
+					continue
+				}
+				if after != before || !listed || r.volume(extra(1)).err == nil {
+					t.Errorf("%s by %q: %v, was %v", name, path, after, before)
+				}
+			}
+		}
+	}
+}
+
+// TestDownwardOrder: of two items with one path, the later wins, also if one of them asks the node.
+func TestDownwardOrder(t *testing.T) {
+	limit := corev1.DownwardAPIVolumeFile{Path: "f", ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "main", Resource: "limits.cpu"}}
+	for want, items := range map[string][]corev1.DownwardAPIVolumeFile{
+		"2": {field("f", "metadata.name"), limit}, "pod-1": {limit, field("f", "metadata.name")},
+	} {
+		r := newRig(t)
+		pod := withSources(600, downwardSource(items...))
+		pod.Spec.NodeName, pod.Spec.Containers = "node", []corev1.Container{{Name: "main"}}
+		r.apply(pod)
+		r.s.touch(ObjectRef{Kind: KindNode, Name: "node"}, map[string][]byte{"cpu": []byte("2")}, r.now)
+		r.drain()
+		if got := r.files[extra(1)]["f"].data; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

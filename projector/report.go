@@ -106,6 +106,9 @@ func (v *volume) count(snap *metrics.Snapshot, now time.Time) {
 	}
 	for i := range v.tokens {
 		t := &v.tokens[i]
+		if t.shadowed {
+			continue
+		}
 		snap.Tokens[t.condition(now)]++
 		if e := t.life.Expires; !e.IsZero() && (snap.EarliestExpiration.IsZero() || e.Before(snap.EarliestExpiration)) {
 			snap.EarliestExpiration = e

@@ -23,11 +23,13 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 		return out
 	}
 	for i := range v.Projected.Sources {
-		s, err := attrs.source(pod, &v.Projected.Sources[i])
+		parts, err := attrs.source(pod, &v.Projected.Sources[i])
 		if err != nil {
 			return Volume{Name: v.Name, Err: err.in(fmt.Sprintf("source %d", i))}
 		}
-		out.Sources = append(dropShadowed(out.Sources, s), s)
+		for _, s := range parts {
+			out.Sources = append(dropShadowed(out.Sources, s), s)
+		}
 	}
 	if err := atomicwriter.ValidatePaths(staticPaths(out.Sources)); err != nil {
 		return Volume{Name: v.Name, Err: &VolumeError{ReasonInvalid, err.Error()}}
@@ -87,24 +89,27 @@ func staticPaths(sources []Source) []string {
 	return slices.Compact(paths)
 }
 
-func (a attributes) source(pod *corev1.Pod, s *corev1.VolumeProjection) (Source, *VolumeError) {
+func (a attributes) source(pod *corev1.Pod, s *corev1.VolumeProjection) (parts []Source, err *VolumeError) {
+	var one Source
 	switch {
 	case s.Secret != nil:
 		ref := ObjectRef{Kind: KindSecret, Namespace: pod.Namespace, Name: s.Secret.Name}
-		return a.object(ref, s.Secret.Items, s.Secret.Optional)
+		one, err = a.object(ref, s.Secret.Items, s.Secret.Optional)
 	case s.ConfigMap != nil:
 		ref := ObjectRef{Kind: KindConfigMap, Namespace: pod.Namespace, Name: s.ConfigMap.Name}
-		return a.object(ref, s.ConfigMap.Items, s.ConfigMap.Optional)
+		one, err = a.object(ref, s.ConfigMap.Items, s.ConfigMap.Optional)
 	case s.DownwardAPI != nil:
 		return a.downward(pod, s.DownwardAPI.Items)
 	case s.ServiceAccountToken != nil:
-		return a.token(s.ServiceAccountToken)
+		one, err = a.token(s.ServiceAccountToken)
 	case s.ClusterTrustBundle != nil:
-		return a.trustBundle(s.ClusterTrustBundle)
+		one, err = a.trustBundle(s.ClusterTrustBundle)
 	case s.PodCertificate != nil:
-		return Source{}, unsupported("podCertificate")
+		err = unsupported("podCertificate")
+	default:
+		return nil, nil // an empty source projects nothing, as with the kubelet
 	}
-	return Source{}, nil // an empty source projects nothing, as with the kubelet
+	return []Source{one}, err
 }
 
 func (a attributes) token(t *corev1.ServiceAccountTokenProjection) (Source, *VolumeError) {

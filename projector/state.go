@@ -110,6 +110,7 @@ type published struct {
 	sum   [32]byte
 	mode  fs.FileMode
 	owner atomicwriter.Owner
+	from  int // the source that gave it, from 1; 0: not known, it was there before us
 }
 
 // staleVersion is a version that is current no more, and since when. Readers
@@ -124,6 +125,10 @@ type token struct {
 	source *TokenSource
 	seed   rotation.Seed
 
+	// shadowed: a later source gives its path now. It is neither asked for nor missed.
+	shadowed bool
+
+	sum   [32]byte          // of the token on disk; of no use with a zero life
 	life  rotation.Lifetime // of the token on disk; zero: none
 	due   time.Time         // server time; zero with a zero life: at once
 	floor time.Time         // no early refresh before
