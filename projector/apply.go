@@ -17,14 +17,20 @@ func (s *state) apply(w Wish, now rotation.Time) {
 		s.log.Error("pod has no usable UID; ignoring it", zap.String("namespace", w.Namespace), zap.String("pod", w.Name))
 		return
 	}
-	if len(w.Volumes) == 0 {
-		s.forget(w.UID, now)
-		return
-	}
 	p := s.pods[w.UID]
-	if p == nil && w.Unselected {
+	if len(w.Volumes) == 0 {
+		if p != nil {
+			p.wish = w
+		}
+		s.forget(w.UID, now)
+		s.idle[w.UID] = true
 		return
 	}
+	if p == nil && w.Unselected {
+		s.idle[w.UID] = true
+		return
+	}
+	delete(s.idle, w.UID)
 	if p != nil && p.gone {
 		p.again = &w
 		s.settle(p, now)
@@ -150,6 +156,7 @@ func newTokens(k Key, wish *Volume) []token {
 
 // forget takes in that a pod is gone or wants nothing any more.
 func (s *state) forget(uid types.UID, now rotation.Time) {
+	delete(s.idle, uid)
 	p := s.pods[uid]
 	if p == nil {
 		return
@@ -166,7 +173,7 @@ func (s *state) forget(uid types.UID, now rotation.Time) {
 
 // settle decides about a pod that is gone, once none of its volumes has a job
 // in flight: it begins anew if it is wanted after all, and is removed if the
-// pod list is known to be complete.
+// pod list is known to be complete, and nothing of it runs.
 func (s *state) settle(p *pod, now rotation.Time) {
 	if !p.gone || p.removing {
 		return
@@ -179,7 +186,7 @@ func (s *state) settle(p *pod, now rotation.Time) {
 	switch {
 	case p.again != nil:
 		s.revive(p, now)
-	case s.synced:
+	case s.synced && (s.stopped[p.wish.UID] || !s.awaitStopped):
 		at := s.server(now)
 		s.removals.Set(p, at, at)
 	}
@@ -230,6 +237,7 @@ func (s *state) replace(wishes []Wish, now rotation.Time) {
 		s.log.Info("pod list complete", zap.Int("pods", len(wishes)))
 		s.synced = true
 	}
+	maps.DeleteFunc(s.idle, func(uid types.UID, _ bool) bool { return !listed[uid] })
 	for uid, p := range s.pods {
 		if listed[uid] {
 			s.settle(p, now)

@@ -17,8 +17,8 @@ var Reasons = []string{ReasonUnsupported, ReasonInvalid, ReasonMissing, ReasonUn
 
 // VolumeError says why a volume is not, or no longer, wholly as wanted.
 type VolumeError struct {
-	Reason  string // one of Reasons
-	Message string // what failed and what to do; never holds a token
+	Reason  string `json:"reason"`  // one of Reasons
+	Message string `json:"message"` // what failed and what to do; never holds a token
 }
 
 // Error implements error.

@@ -178,7 +178,7 @@ func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]
 	s.tend(v, f, server)
 	wanted := s.end(v, now)
 	if f.err == nil {
-		v.known, v.whole = true, version.Name != ""
+		v.known, v.whole, v.version = true, version.Name != "", version.Name
 		for i, e := range version.Files {
 			v.files[e.Path] = published{sum: sums[i], mode: e.Mode, owner: e.Owner}
 		}
@@ -291,6 +291,7 @@ func (t *token) vanish() {
 
 // commit takes in that a version with everything the job held is current.
 func (s *state) commit(v *volume, j *publishJob, r atomicwriter.Result, now rotation.Time) {
+	v.version = r.Version
 	clear(v.files)
 	for i, f := range j.files {
 		v.files[f.Path] = published{sum: r.Sums[i], mode: f.Mode, owner: *f.Owner, from: j.from[f.Path]}
@@ -342,6 +343,7 @@ func (s *state) finishRemove(j *removeJob, err error, now rotation.Time) {
 		s.revive(p, now)
 	case err == nil:
 		delete(s.pods, p.wish.UID)
+		delete(s.stopped, p.wish.UID)
 		s.log.Info("pod directory removed", fields...)
 	default:
 		p.failures++

@@ -30,6 +30,7 @@ func TestInvariants(t *testing.T) {
 	for n := range uint64(60) {
 		w := &wander{rig: newRig(t), random: rand.New(rand.NewPCG(base, n)), wanted: map[int]bool{}}
 		w.s.maxInFlight = 1 + w.random.IntN(4)
+		w.s.awaitStopped = n%2 == 0
 		for range 400 {
 			w.event()
 			if wrong := w.wrong(); wrong != "" {
@@ -48,7 +49,7 @@ func (w *wander) note(format string, args ...any) {
 // event is one thing that happens, and the owner's turn after it.
 func (w *wander) event() {
 	n := w.random.IntN(wanderers)
-	switch w.random.IntN(16) {
+	switch w.random.IntN(17) {
 	case 0, 1:
 		w.want(n)
 	case 2:
@@ -77,6 +78,9 @@ func (w *wander) event() {
 		pause := w.s.wake(w.now)
 		w.note("wake after %v", pause)
 		w.pass(pause)
+	case 10:
+		w.note("stopped %d", n)
+		w.s.stop(uid(n), w.now)
 	default:
 		w.end()
 	}
@@ -301,11 +305,12 @@ func (w *wander) wrongRemovals() string {
 			return v != nil && v.key.PodUID == p.wish.UID
 		})
 		waits := p.removing || busy || removals[p]
-		if p.gone && w.listed && !waits {
+		may := w.listed && (w.s.stopped[p.wish.UID] || !w.s.awaitStopped)
+		if p.gone && may && !waits {
 			return fmt.Sprintf("pod %s will never be removed", p.wish.UID)
 		}
-		if (p.removing || removals[p]) && (!p.gone || !w.listed) {
-			return fmt.Sprintf("pod %s is removed: gone %v, listed %v", p.wish.UID, p.gone, w.listed)
+		if (p.removing || removals[p]) && (!p.gone || !may) {
+			return fmt.Sprintf("pod %s is removed: gone %v, listed %v, stopped %v", p.wish.UID, p.gone, w.listed, w.s.stopped[p.wish.UID])
 		}
 	}
 	return ""

@@ -287,6 +287,9 @@ func TestShadowedToken(t *testing.T) {
 			}
 			requests := len(r.requests)
 			r.run(48 * time.Hour)
+			if ready, err := r.s.ready(pod.UID, r.server()); !ready || err != nil {
+				t.Errorf("a container may start: %v %v", ready, err)
+			}
 			if snap := r.s.snapshot(r.now); len(r.requests) != requests || len(snap.Tokens) != 0 || snap.Volumes["ready"] != 1 {
 				t.Errorf("%d requests for a token that nobody sees; tokens %v, volumes %v", len(r.requests)-requests, snap.Tokens, snap.Volumes)
 			}

@@ -106,6 +106,7 @@ func refusing(code int, retryAfter time.Duration) func(Request) (Minted, error) 
 // turn is one turn of the owner. It returns the jobs that were started.
 func (r *rig) turn() []job {
 	r.s.dispatch(r.now)
+	r.s.answer(r.now)
 	jobs := slices.Clone(r.s.jobs)
 	for _, j := range jobs {
 		if j.mint != nil {

@@ -45,9 +45,15 @@ type Config struct {
 	// NoWatches leaves the disk to the slow sweep: for virtual time, where a
 	// blocked read of the kernel's events would stop the clock.
 	NoWatches bool
-	// Published is called by the owner after every publish; it must not block
-	// and must not call back. Nil: nobody is told.
+	// Published is called by the owner whenever a new version of a volume has
+	// become current: the first one, a renewal, a repair. It is not called for what
+	// a restart finds in order, nor when nothing had to be written; to know that a
+	// volume is there, WaitReady. It must not block and must not call back: send
+	// into a channel with room, say. Nil: nobody is told.
 	Published func(Published)
+	// AwaitStopped keeps the directory of a pod that is gone until Stopped, for
+	// the containers that still run. False: it is removed when the pod is gone.
+	AwaitStopped bool
 
 	// Events tells pods what is wrong with their volumes, and when it no longer is.
 	// It must not block, and is to aggregate and limit what it is given, as
@@ -59,10 +65,11 @@ type Config struct {
 	Log     *zap.Logger      // nil: none
 }
 
-// Published says that a version of a volume has become current.
+// Published says that a version of a volume has become current: the files in
+// Root.Path(Key) are now those of its subdirectory Version.
 type Published struct {
 	Key     Key
-	Version string // name of the version's directory
+	Version string
 }
 
 func (c *Config) validate() error {
@@ -106,8 +113,8 @@ func (c *Config) defaults() {
 }
 
 // Projector keeps the volumes of one node's pods. New makes it, Run runs it
-// once; all other methods may be called from any goroutine while Run runs, and
-// do nothing before and after.
+// once. All other methods may be called from any goroutine: before Run they wait
+// for it, afterwards they do nothing.
 type Projector struct {
 	config  Config
 	inbox   chan event
@@ -250,6 +257,7 @@ func (r *runner) loop(ctx context.Context) {
 			e(r.state, now)
 		}
 		r.state.dispatch(now)
+		r.state.answer(now)
 		r.start(ctx)
 		timer.Reset(r.state.wake(now))
 	}

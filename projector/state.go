@@ -24,6 +24,8 @@ type state struct {
 	metrics     *metrics.Metrics
 	published   func(Published)
 	events      record.EventRecorder
+	// awaitStopped: a pod's directory is removed only after Stopped.
+	awaitStopped bool
 
 	clock  rotation.ServerClock
 	now    time.Time     // server's, when it was last asked for
@@ -33,6 +35,9 @@ type state struct {
 	synced bool            // the first complete pod list has come
 
 	pods    map[types.UID]*pod
+	idle    map[types.UID]bool // seen, and want nothing
+	stopped map[types.UID]bool // nothing of them runs; see stop
+	waiters map[*waiter]bool
 	objects map[ObjectRef]*object
 
 	mints rotation.Queue[*volume] // by when a token wants minting
@@ -75,14 +80,15 @@ type volume struct {
 	pod  *pod
 	wish *Volume
 
-	tokens []token
-	uses   []ObjectRef // it is a user of these objects
-	busy   bool        // a job is in flight
-	hinted bool        // a hint came meanwhile
-	gone   bool        // not wanted any more; forgotten when the job ends
-	known  bool        // what is on disk has been read
-	whole  bool        // a version is published
-	dirty  bool        // what is wanted differs from what is published
+	tokens  []token
+	uses    []ObjectRef // it is a user of these objects
+	busy    bool        // a job is in flight
+	hinted  bool        // a hint came meanwhile
+	gone    bool        // not wanted any more; forgotten when the job ends
+	known   bool        // what is on disk has been read
+	whole   bool        // a version is published
+	version string      // its name
+	dirty   bool        // what is wanted differs from what is published
 
 	files   map[string]published // the published version, by path
 	refused []atomicwriter.Owner // owners that we may not give; few
@@ -172,9 +178,12 @@ func newState(c *Config) *state {
 	seed := rotation.NewSeed(c.NodeName)
 	return &state{
 		seed: seed, self: c.Root.owner(), maxInFlight: c.MaxInFlight, sweep: c.Sweep,
-		log: c.Log, metrics: c.Metrics, published: c.Published, events: c.Events,
+		log: c.Log, metrics: c.Metrics, published: c.Published, events: c.Events, awaitStopped: c.AwaitStopped,
 		outage:  rotation.NewOutage(seed),
 		pods:    make(map[types.UID]*pod),
+		idle:    make(map[types.UID]bool),
+		stopped: make(map[types.UID]bool),
+		waiters: make(map[*waiter]bool),
 		objects: make(map[ObjectRef]*object),
 		watched: make(map[int]*volume),
 		stray:   make(map[int]bool),
