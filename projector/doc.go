@@ -26,8 +26,8 @@
 //     the directory was deleted or replaced: open it again and begin anew.
 //   - With Config.Client the Projector watches the node's pods itself. Without,
 //     feed it: Replace with the complete list once, then Apply and Forget, all with
-//     what Desired makes of the pods; Touch for every configMap and secret that a
-//     volume names.
+//     what Desired makes of the pods; Touch for every object that a volume names:
+//     configMaps, secrets, trust bundles, the node.
 //   - Tell it the server's time, which decides when a token is due: HearServer
 //     around the transports of Config.Client and of Config.Mint's client, and Hear.
 //   - Before a container starts: WaitReady. Then mount Root.Path of each volume, the

@@ -241,10 +241,12 @@ func (c *content) keep(src *ObjectSource) {
 	}
 }
 
-// keepRest keeps what the published version holds and no source gives now.
+// keepRest keeps what stands in the place of a token that is still to come, and
+// what may be of a source that fails: of a version from before a restart nobody
+// knows. What a working source does not give any more goes.
 func (c *content) keepRest() {
 	for path, old := range c.of.files {
-		if _, ok := c.files[path]; !ok {
+		if _, ok := c.files[path]; !ok && (c.tokens[path] != nil || old.from == 0) {
 			c.files[path], c.from[path] = old.kept(path), old.from
 		}
 	}

@@ -3,8 +3,10 @@ package projector
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -379,5 +381,21 @@ func TestDownwardOrder(t *testing.T) {
 		if got := r.files[extra(1)]["f"].data; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// TestWorkingSourceDropsBesideAFailingOne: one source fails, another gives less than before: that goes at once.
+func TestWorkingSourceDropsBesideAFailingOne(t *testing.T) {
+	r := newRig(t)
+	r.apply(withSources(86400, settingsSource(KindSecret, "deep/secret", true), settingsSource(KindConfigMap, "", false)))
+	r.s.touch(settingsRef(KindSecret), settingsData("secret"), r.now)
+	r.s.touch(settingsRef(KindConfigMap), settingsData("map"), r.now)
+	r.drain()
+	r.s.touch(settingsRef(KindConfigMap), nil, r.now)
+	r.s.touch(settingsRef(KindSecret), nil, r.now)
+	r.drain()
+	files := r.files[extra(1)]
+	if _, ok := files["deep/secret"]; ok || files["k"].data != "map" || files["extra-token"].data == "" || len(files) != 2 {
+		t.Errorf("published: %v", slices.Sorted(maps.Keys(files)))
 	}
 }

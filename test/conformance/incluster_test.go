@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+	"k8s.io/utils/ptr"
 )
 
 // Who a DaemonSet's pod is to the API server, and where the kubelet would put its credentials.
@@ -49,15 +50,17 @@ func TestInCluster(t *testing.T) {
 	if err := notTokenOf(review(t, value, vaultAud), pod); err != nil {
 		t.Error(err)
 	}
-	wantMode(t, filepath.Join(volumeDir(root, pod, vaultVolume), vaultFile))
+	wantMode(t, filepath.Join(volumeDir(root, pod, vaultVolume), vaultFile), 0o644, os.Geteuid(), os.Getegid())
 	wantActedAsNode(t, nodeName)
-	// What a container mounts is the kubelet's: of this node's two pods there is one volume.
-	if err := d.wantMetric(1, "token_projector_volumes", "state", "ready"); err != nil {
+	owned := createPod(t, ownedPod(nodeName))
+	testOwnedInCluster(t, root, owned)
+	// What a container mounts is the kubelet's: of this node's three pods there are two volumes.
+	if err := d.wantMetric(2, "token_projector_volumes", "state", "ready"); err != nil {
 		t.Error(err)
 	}
 	volumes, err := filepath.Glob(filepath.Join(root, "pods", "*", "volumes", "*", "*"))
-	if err != nil || len(volumes) != 1 {
-		t.Errorf("volumes on disk: %q, %v, want one", volumes, err)
+	if err != nil || len(volumes) != 2 {
+		t.Errorf("volumes on disk: %q, %v, want two", volumes, err)
 	}
 	deletePod(t, pod, 0)
 	eventually(t, func() error {
@@ -86,6 +89,28 @@ func unmountedPod(nodeName string) *corev1.Pod {
 			Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"},
 		}}}})
 	return newPod(nodeName, "unmounted", appAccount, nodeName, volume)
+}
+
+// ownedPod runs as a user and group that the daemon's capabilities let it give files to.
+func ownedPod(nodeName string) *corev1.Pod {
+	pod := newPod(nodeName, "owned", appAccount, nodeName, vault(600))
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To[int64](1234), FSGroup: ptr.To[int64](4321)}
+	return pod
+}
+
+// testOwnedInCluster: the DaemonSet's capabilities are enough for owners, as root has them. An ordinary user's sandbox
+// has no other ids: there the files are the daemon's own, with the same mode.
+func testOwnedInCluster(t *testing.T, root string, pod *corev1.Pod) {
+	t.Helper()
+	dir := volumeDir(root, pod, vaultVolume)
+	eventually(t, func() error { return missing(dir, vaultFile) })
+	user, group, dirMode := 1234, 4321, uint32(0o2755)
+	if os.Geteuid() != 0 {
+		user, group, dirMode = os.Geteuid(), os.Getegid(), 0o755
+	}
+	wantMode(t, filepath.Join(dir, vaultFile), 0o640, user, group)
+	wantMode(t, dir, dirMode, os.Geteuid(), group)
+	wantMode(t, filepath.Join(dir, "..data"), dirMode, os.Geteuid(), group)
 }
 
 // daemonSetPod creates the pod that the DaemonSet's controller would: it is not running here.
@@ -199,15 +224,15 @@ func credentials(t *testing.T, pod *corev1.Pod, token string) string {
 	return dir
 }
 
-// wantMode wants the file to have the default mode of a projected volume, and the daemon as owner.
-func wantMode(t *testing.T, name string) {
+// wantMode wants a file or directory to have a mode and an owner.
+func wantMode(t *testing.T, name string, mode uint32, user, group int) {
 	t.Helper()
 	var stat syscall.Stat_t
 	if err := syscall.Stat(name, &stat); err != nil {
 		t.Fatal(err)
 	}
-	if mode := stat.Mode & 0o7777; mode != 0o644 || int(stat.Uid) != os.Geteuid() {
-		t.Errorf("mode %o owner %d, want 644 and %d", mode, stat.Uid, os.Geteuid())
+	if got := stat.Mode & 0o7777; got != mode || int(stat.Uid) != user || int(stat.Gid) != group {
+		t.Errorf("%s: mode %o owner %d:%d, want %o and %d:%d", name, got, stat.Uid, stat.Gid, mode, user, group)
 	}
 }
 
