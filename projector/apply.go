@@ -104,6 +104,9 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	if len(v.tokens) > 0 && wish.Err == nil && !sameTokens(v.tokens, wish) {
 		wish = &Volume{Name: wish.Name, Err: volumeErrorf(ReasonInvalid, "its token sources have changed, which those of a pod never do; give the pod a new UID")}
 	}
+	if v.wish != nil && !slices.Equal(v.wish.Mountpoints, wish.Mountpoints) {
+		v.verifyAt = s.server(now) // files alone make nothing dirty
+	}
 	v.wish, v.gone = wish, false
 	if len(v.tokens) == 0 {
 		v.tokens = newTokens(v.key, wish)

@@ -52,6 +52,9 @@ type Volume struct {
 	// Group is the pod's fsGroup: of the volume's directories, which then are
 	// setgid, and of all its files. Nil: the daemon's own.
 	Group *int64
+	// Mountpoints are directories that it needs beside its files, because
+	// containers mount other volumes there. Clean, relative.
+	Mountpoints []string
 	// Err says why the volume cannot be projected at all; nil if it can.
 	Err *VolumeError
 }

@@ -74,7 +74,7 @@ func (d *disk) publish(j *publishJob) (atomicwriter.Result, found) {
 		d.watch.release(&f.watch)
 		f.watch.id = id
 	}
-	f.leftover = dir.Sweep(j.sweep)
+	f.leftover = errors.Join(dir.Sweep(j.sweep), d.makeMountpoints(dir, j))
 	var r atomicwriter.Result
 	for again := true; again; again = j.refusedBy(f.err, dir.Self()) {
 		r, f.err = dir.Publish(j.files, d.options(j))
@@ -82,6 +82,26 @@ func (d *disk) publish(j *publishJob) (atomicwriter.Result, found) {
 	f.stale = r.Stale
 	d.watch.update(&f.watch, dir, r.Version)
 	return r, f
+}
+
+// makeMountpoints makes the directories that other volumes are mounted on. What
+// stands in their place is not ours to remove; the files do not wait for it.
+func (d *disk) makeMountpoints(dir *atomicwriter.Dir, j *publishJob) error {
+	var errs []error
+	for _, p := range j.mountpoints {
+		for end := range len(p) + 1 { // each level as the volume's directory itself
+			if end < len(p) && p[end] != '/' {
+				continue
+			}
+			level, err := dir.Mkdir(p[:end], sharedMode)
+			if err == nil {
+				_, err = level.Settle(d.options(j))
+				level.Close()
+			}
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (d *disk) options(j *publishJob) atomicwriter.Options {

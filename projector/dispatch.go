@@ -40,10 +40,11 @@ type publishJob struct {
 	sweep []string
 	// refused are the owners that may not be given. The worker adds to it, and
 	// changes files and group accordingly.
-	refused []atomicwriter.Owner
-	verify  bool // nothing was known to differ
-	watch   watchHandle
-	sent    rotation.Time
+	refused     []atomicwriter.Owner
+	mountpoints []string // to be made beside the files
+	verify      bool     // nothing was known to differ
+	watch       watchHandle
+	sent        rotation.Time
 }
 
 type removeJob struct {
@@ -210,7 +211,7 @@ func (s *state) diskJob(v *volume, now rotation.Time) job {
 	}
 	return job{publish: &publishJob{
 		v: v, key: v.key, now: now.Wall, files: files, from: c.from, sweep: v.sweepable(s.server(now)),
-		group: s.group(v), refused: slices.Clone(v.refused),
+		group: s.group(v), refused: slices.Clone(v.refused), mountpoints: v.wish.Mountpoints,
 		verify: !v.dirty, watch: v.watch, sent: now,
 	}}
 }

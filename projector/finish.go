@@ -109,7 +109,7 @@ type found struct {
 	detached bool // the directory is another one than before
 	stale    []string
 	err      error // the job has failed
-	leftover error // it has not, but an old version could not be swept
+	leftover error // it has not, but an old version could not be swept, or a mount point not be made
 }
 
 // tend takes in what every disk job learns.

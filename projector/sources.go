@@ -13,8 +13,12 @@ import (
 
 func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 	out := Volume{Name: v.Name}
-	if !component(v.Name) {
+	switch {
+	case !component(v.Name):
 		out.Err = volumeErrorf(ReasonInvalid, "volume name %q cannot name a directory", v.Name)
+		return out
+	case pod.Spec.ServiceAccountName == "":
+		out.Err = volumeErrorf(ReasonInvalid, "pod has no serviceAccountName; the API server sets it")
 		return out
 	}
 	attrs, err := attributesOf(pod, v.Projected)
@@ -36,6 +40,7 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 	}
 	cleanPaths(out.Sources)
 	out.Group = attrs.group
+	out.Mountpoints = mountpoints(&pod.Spec, v.Name, out.Sources)
 	return out
 }
 

@@ -1,0 +1,108 @@
+package projector
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+)
+
+// mounting has a container mount volumes: name, path pairs.
+func mounting(pairs ...string) corev1.Container {
+	var c corev1.Container
+	for i := 0; i < len(pairs); i += 2 {
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: pairs[i], MountPath: pairs[i+1]})
+	}
+	return c
+}
+
+// TestMountpoints: what is mounted below the volume, in any container, but not below another mount, nor where a
+// file of the volume is.
+func TestMountpoints(t *testing.T) {
+	for name, tt := range map[string]struct {
+		containers []corev1.Container
+		want       []string
+	}{
+		"none":          {[]corev1.Container{mounting("v", "/cfg", "other", "/other")}, nil},
+		"not below":     {[]corev1.Container{mounting("v", "/cfg", "other", "/cfg-more", "other", "/cf")}, nil},
+		"below":         {[]corev1.Container{mounting("v", "/cfg/", "other", "/cfg//a/b")}, []string{"a/b"}},
+		"double":        {[]corev1.Container{mounting("v", "/d", "x", "/d/n/more", "y", "/d/n", "z", "/d/n-vol", "w", "/d/n2")}, []string{"n", "n-vol", "n2"}},
+		"each its own":  {[]corev1.Container{mounting("v", "/a", "x", "/a/1"), mounting("v", "/b", "x", "/b/2", "x", "/a/3")}, []string{"1", "2"}},
+		"twice":         {[]corev1.Container{mounting("v", "/a", "x", "/a/1"), mounting("v", "/b", "x", "/b/1")}, []string{"1"}},
+		"another's":     {[]corev1.Container{mounting("other", "/a", "v", "/a/1")}, nil},
+		"itself":        {[]corev1.Container{mounting("v", "/a", "v", "/a/1")}, []string{"1"}},
+		"on a file":     {[]corev1.Container{mounting("v", "/a", "x", "/a/token", "y", "/a/token/deep")}, nil},
+		"reserved name": {[]corev1.Container{mounting("v", "/a", "x", "/a/..data")}, nil},
+		"outside":       {[]corev1.Container{mounting("v", "/a", "x", "/a/../b")}, nil},
+	} {
+		v := desiredOne(t, func(p *corev1.Pod) { p.Spec.Containers = tt.containers }, tokenSource("", 600, "token"))
+		if diff := cmp.Diff(tt.want, v.Mountpoints); diff != "" || v.Err != nil {
+			t.Errorf("%s: %v %s", name, v.Err, diff)
+		}
+	}
+	v := desiredOne(t, func(p *corev1.Pod) {
+		p.Spec.InitContainers = []corev1.Container{mounting("v", "/a", "x", "/a/init")}
+		debug := corev1.EphemeralContainer{}
+		debug.VolumeMounts = mounting("v", "/a", "x", "/a/debug").VolumeMounts
+		p.Spec.EphemeralContainers = []corev1.EphemeralContainer{debug}
+	}, tokenSource("", 600, "token"))
+	if diff := cmp.Diff([]string{"debug", "init"}, v.Mountpoints); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestMountpointsOnDisk: they are directories as the volume's own; something in their place is reported, left alone,
+// and keeps no file back.
+func TestMountpointsOnDisk(t *testing.T) {
+	dir := memoryDir(t)
+	root := openTestRoot(t, dir)
+	defer root.Close()
+	d := disk{root: root}
+	group := os.Getegid()
+	job := &publishJob{key: extra(1), now: time.Unix(1e9, 0), mountpoints: []string{"a/b", "c"}, group: &group,
+		files: []atomicwriter.File{{Path: "token", Data: []byte("t"), Mode: 0o644, Owner: new(root.owner())}}}
+	if _, f := d.publish(job); f.err != nil || f.leftover != nil {
+		t.Fatal(f.err, f.leftover)
+	}
+	for _, p := range []string{"", "a", "a/b", "c"} {
+		if info, err := os.Lstat(filepath.Join(root.Path(extra(1)), p)); err != nil || info.Mode() != fs.ModeDir|fs.ModeSetgid|0o755 {
+			t.Errorf("%q: %v, %v", p, info.Mode(), err)
+		}
+	}
+	c := filepath.Join(root.Path(extra(1)), "c")
+	if err := errors.Join(os.Remove(c), os.Symlink("/etc", c)); err != nil {
+		t.Fatal(err)
+	}
+	job.files[0].Data = []byte("new")
+	r, f := d.publish(job)
+	if f.err != nil || f.leftover == nil || r.Outcome != atomicwriter.Written {
+		t.Errorf("%v: %v, reported %v", r.Outcome, f.err, f.leftover)
+	}
+	if target, err := os.Readlink(c); target != "/etc" {
+		t.Errorf("the link is gone: %q, %v", target, err)
+	}
+}
+
+// TestMountpointOfAnEphemeralContainer is made while the pod runs.
+func TestMountpointOfAnEphemeralContainer(t *testing.T) {
+	r := newRig(t)
+	pod := lonePod(1, 86400)
+	r.apply(pod)
+	r.drain()
+	debug := corev1.EphemeralContainer{}
+	debug.VolumeMounts = mounting("extra", "/a", "x", "/a/debug").VolumeMounts
+	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{debug}
+	r.apply(pod)
+	r.turn()
+	j := r.flight(isPublish)
+	if diff := cmp.Diff([]string{"debug"}, j.publish.mountpoints); diff != "" {
+		t.Error(diff)
+	}
+}
