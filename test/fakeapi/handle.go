@@ -55,7 +55,7 @@ var roots = map[string]string{"/api/v1/": corev1.GroupName, "/apis/certificates.
 // describe reads what the URL and the headers say. A path that is no resource's has no Resource.
 func (s *Server) describe(r *http.Request) *Request {
 	q := &Request{
-		Time: time.Now(), User: s.pki.authenticate(r), Query: r.URL.RawQuery, UserAgent: r.UserAgent(),
+		Time: time.Now(), User: s.authenticate(r), Query: r.URL.RawQuery, UserAgent: r.UserAgent(),
 		ContentType: r.Header.Get("Content-Type"), Accept: r.Header.Get("Accept"), Proto: r.Proto,
 	}
 	for root, group := range roots {

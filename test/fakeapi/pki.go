@@ -114,18 +114,18 @@ func encodePEM(kind string, der []byte) []byte {
 }
 
 // authenticate names the user of a request; "" is nobody.
-func (p *pki) authenticate(r *http.Request) string {
+func (s *Server) authenticate(r *http.Request) string {
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		if subtle.ConstantTimeCompare([]byte(token), []byte(p.bearerToken)) == 1 {
+		if subtle.ConstantTimeCompare([]byte(token), []byte(s.pki.bearerToken)) == 1 {
 			return "kubernetes-admin"
 		}
-		return ""
+		return s.subjectOf(token)
 	}
 	if len(r.TLS.PeerCertificates) == 0 {
 		return ""
 	}
 	cert := r.TLS.PeerCertificates[0]
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: p.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: s.pki.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return ""
 	}
 	return cert.Subject.CommonName
