@@ -89,7 +89,7 @@ func TestTokenRequestFaults(t *testing.T) {
 			w.waitRenewed(before, pods...)
 			eventually(t, "all fresh", func() bool { return d.metric("token_projector_tokens", "state", "fresh") == 3 })
 			eventually(t, "no errors", func() bool { return d.metric("token_projector_volume_errors") <= 0 })
-			d.terminate()
+			d.Terminate()
 		})
 	}
 }
@@ -107,7 +107,7 @@ func TestFirstRequestFaults(t *testing.T) {
 			d := w.start()
 			pod := w.pod("demo", "a")
 			w.waitPublished(pod)
-			d.terminate()
+			d.Terminate()
 		})
 	}
 }
@@ -137,7 +137,7 @@ func TestServerDown(t *testing.T) {
 	w.waitRenewed(before, stays)
 	w.waitPublished(comes)
 	eventually(t, "removal", func() bool { _, err := os.Stat(w.path(goes, "", "")); return os.IsNotExist(err) })
-	d.terminate()
+	d.Terminate()
 }
 
 // TestWatchFaults: the pods on disk follow the API through broken watches.
@@ -183,7 +183,7 @@ func TestWatchFaults(t *testing.T) {
 				eventually(t, h.name+": removal", func() bool { _, err := os.Stat(w.path(last, "", "")); return os.IsNotExist(err) })
 				last = next
 			}
-			d.terminate()
+			d.Terminate()
 		})
 	}
 }
@@ -218,5 +218,5 @@ func TestOneNamespaceFails(t *testing.T) {
 	if d.metric("token_projector_tokens", "state", "pending") != 6 {
 		t.Error("the failing namespaces' tokens are not pending")
 	}
-	d.terminate()
+	d.Terminate()
 }

@@ -59,7 +59,7 @@ func TestPodLife(t *testing.T) {
 	}
 	dir := filepath.Join(w.root, "pods", string(pod.UID))
 	eventually(t, "removal of the pod's directory", func() bool { _, err := os.Stat(dir); return os.IsNotExist(err) })
-	d.terminate()
+	d.Terminate()
 }
 
 // checkModes compares the modes on disk with the layout's.
@@ -110,7 +110,7 @@ func TestRotation(t *testing.T) {
 	})
 	close(blind.stopped)
 	blind.ended.Wait()
-	d.terminate()
+	d.Terminate()
 }
 
 // snapshot describes every entry below dir by what a rewrite would change.
@@ -149,7 +149,7 @@ func TestRestart(t *testing.T) {
 			pods := []*corev1.Pod{w.pod("demo", "a", tokenVolume("vault", "vault", 600)), w.pod("other", "b")}
 			w.waitPublished(pods...)
 			eventually(t, "ready volumes", func() bool { return d.metric("token_projector_volumes", "state", "ready") == 3 })
-			d.kill()
+			d.Kill()
 			if len(w.api.Requests(fakeapi.TokenRequests)) != 3 {
 				t.Fatalf("%d token requests before the restart, want 3", len(w.api.Requests(fakeapi.TokenRequests)))
 			}
@@ -163,7 +163,7 @@ func TestRestart(t *testing.T) {
 			eventually(t, "configMap watches", func() bool {
 				return len(w.api.Requests(fakeapi.Match{Verb: "watch", Resource: "configmaps"})) == 2
 			})
-			d.terminate()
+			d.Terminate()
 			if n := len(w.api.Requests(fakeapi.TokenRequests)); n != 0 {
 				t.Errorf("%d token requests after the restart", n)
 			}
@@ -192,7 +192,7 @@ func TestTerminating(t *testing.T) {
 	}
 	dir := filepath.Join(w.root, "pods", string(pod.UID))
 	eventually(t, "removal", func() bool { _, err := os.Stat(dir); return os.IsNotExist(err) })
-	d.terminate()
+	d.Terminate()
 }
 
 // TestStandby: a second daemon on the same root waits, Ready, and takes over.
@@ -203,18 +203,18 @@ func TestStandby(t *testing.T) {
 	pod := w.pod("demo", "web")
 	w.waitPublished(pod)
 	second := w.start()
-	second.line("another process holds the root; standing by")
+	second.Line("another process holds the root; standing by")
 	second.waitReady()
 	if got := second.metric("token_projector_root_lock_held"); got != 0 {
 		t.Errorf("standby says root_lock_held %v", got)
 	}
-	first.kill()
-	second.line("pod list complete")
+	first.Kill()
+	second.Line("pod list complete")
 	eventually(t, "adoption", func() bool { return second.metric("token_projector_adopted_tokens_total") == 1 })
 	if n := len(w.api.Requests(fakeapi.TokenRequests)); n != 1 {
 		t.Errorf("%d token requests, want the first one alone", n)
 	}
-	second.terminate()
+	second.Terminate()
 }
 
 // TestRootReplaced: the root is deleted, or made anew, under a running daemon and a
@@ -237,7 +237,7 @@ func TestRootReplaced(t *testing.T) {
 			pod := w.pod("demo", "web")
 			w.waitPublished(pod)
 			second := w.start()
-			second.line("another process holds the root; standing by")
+			second.Line("another process holds the root; standing by")
 			before := w.contents(pod)
 			check(t, replace(w.root))
 			w.waitRenewed(before, pod)
@@ -247,8 +247,8 @@ func TestRootReplaced(t *testing.T) {
 			})
 			later := w.pod("demo", "later")
 			w.waitPublished(later)
-			first.terminate()
-			second.terminate()
+			first.Terminate()
+			second.Terminate()
 		})
 	}
 }
@@ -275,7 +275,7 @@ func TestUnsupported(t *testing.T) {
 	if d.probe("/readyz") != http.StatusOK {
 		t.Error("one failing volume makes the daemon unready")
 	}
-	d.terminate()
+	d.Terminate()
 }
 
 // settings is an object with one key, as a configMap or as a secret.
@@ -347,7 +347,7 @@ func TestObjectSources(t *testing.T) {
 			}
 			check(t, kind.create(w, "red"))
 			eventually(t, "the key of the object made again", is("red"))
-			d.terminate()
+			d.Terminate()
 		})
 	}
 }
@@ -398,7 +398,7 @@ func TestRepair(t *testing.T) {
 				string(ca) == string(w.api.CA()) && nerr == nil && ns.Mode().IsRegular()
 		})
 	}
-	d.terminate()
+	d.Terminate()
 }
 
 func must(f *os.File, err error) string {

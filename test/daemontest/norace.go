@@ -1,5 +1,5 @@
 //go:build !race
 
-package integration
+package daemontest
 
 const raceEnabled = false

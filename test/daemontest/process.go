@@ -1,0 +1,193 @@
+package daemontest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/token-projector/token-projector/test/fakeapi"
+)
+
+// Node is the node that daemons serve: the fake server's own.
+const Node = "node-1"
+
+// Process is one run of the daemon.
+type Process struct {
+	// Metrics and Health are the addresses that it serves on.
+	Metrics, Health string
+
+	t      *testing.T
+	api    *fakeapi.Server
+	cmd    *exec.Cmd
+	output *output
+	exited chan struct{}
+	err    error // of the process, once exited
+}
+
+// output collects what a process prints and lets tests wait for it.
+type output struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	changed chan struct{}
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Write(p)
+	close(o.changed)
+	o.changed = make(chan struct{})
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	text, _ := o.next()
+	return text
+}
+
+func (o *output) next() (string, <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String(), o.changed
+}
+
+// Start runs the daemon, with the node's credentials, on a root, and waits until it serves. The test's end ends it, if
+// nothing else has.
+func Start(t *testing.T, api *fakeapi.Server, root string, extra ...string) *Process {
+	t.Helper()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := api.WriteKubeconfig(kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	p := &Process{t: t, api: api, output: &output{changed: make(chan struct{})}, exited: make(chan struct{})}
+	p.launch(append([]string{
+		"run", "--node-name", Node, "--kubeconfig", kubeconfig, "--root-dir", root,
+		"--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0", "--log-level", "debug",
+	}, extra...))
+	p.Metrics, p.Health = p.address("serving metrics"), p.address("serving health")
+	return p
+}
+
+func (p *Process) launch(args []string) {
+	p.t.Helper()
+	p.cmd = exec.Command(binary, args...)
+	p.cmd.Stderr, p.cmd.Stdout = p.output, p.output
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.exited)
+	}()
+	p.t.Cleanup(p.finish)
+}
+
+// address waits for the log line with that message and returns its address.
+func (p *Process) address(msg string) string {
+	p.t.Helper()
+	return p.Line(msg)["address"].(string)
+}
+
+// Line waits for the log line with that message.
+func (p *Process) Line(msg string) map[string]any {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	for {
+		text, changed := p.output.next()
+		for l := range strings.Lines(text) {
+			var entry map[string]any
+			if json.Unmarshal([]byte(l), &entry) == nil && entry["msg"] == msg {
+				return entry
+			}
+		}
+		select {
+		case <-changed:
+		case <-p.exited:
+			p.t.Fatalf("daemon ended (%v) before it said %q:\n%s", p.err, msg, p.output)
+		case <-ctx.Done():
+			p.t.Fatalf("daemon never said %q:\n%s", msg, p.output)
+		}
+	}
+}
+
+// finish ends the process if the test did not, and looks for what must never
+// be in its output.
+func (p *Process) finish() {
+	p.cmd.Process.Kill()
+	<-p.exited
+	text := p.output.String()
+	if strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic:") {
+		p.t.Errorf("daemon:\n%s", text)
+	}
+	tokens := p.api.TokenBytes()
+	if len(tokens) > 0 && Leaked(text+" "+string(tokens[0]), tokens) == 0 {
+		p.t.Error("the search misses a planted token")
+	}
+	if n := Leaked(text, tokens); n > 0 {
+		p.t.Errorf("%d tokens in the daemon's output", n)
+	}
+	if p.t.Failed() {
+		p.t.Logf("daemon's output:\n%s", tail(text, 60))
+	}
+}
+
+// Leaked counts the tokens of which the text holds the payload or signature.
+func Leaked(text string, tokens [][]byte) int {
+	n := 0
+	for _, token := range tokens {
+		for i, part := range strings.Split(string(token), ".") {
+			if i > 0 && len(part) > 16 && strings.Contains(text, part) {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}
+
+func tail(text string, n int) string {
+	lines := strings.SplitAfter(text, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
+}
+
+// Terminate sends SIGTERM and expects a clean end.
+func (p *Process) Terminate() {
+	p.t.Helper()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.exit(0)
+}
+
+// Kill is kill -9.
+func (p *Process) Kill() {
+	p.cmd.Process.Kill()
+	<-p.exited
+}
+
+// exit waits for the process to end with that status.
+func (p *Process) exit(status int) {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		p.t.Fatalf("daemon does not end:\n%s", tail(p.output.String(), 30))
+	}
+	got := 0
+	if e, ok := errors.AsType[*exec.ExitError](p.err); ok {
+		got = e.ExitCode()
+	} else if p.err != nil {
+		p.t.Fatal(p.err)
+	}
+	if got != status {
+		p.t.Fatalf("exit status %d, want %d:\n%s", got, status, tail(p.output.String(), 30))
+	}
+}
