@@ -76,6 +76,9 @@ func Start(t *testing.T, api *fakeapi.Server, root string, extra ...string) *Pro
 	return p
 }
 
+// Output is what the daemon has printed so far.
+func (p *Process) Output() string { return p.output.String() }
+
 func (p *Process) launch(args []string) {
 	p.t.Helper()
 	p.cmd = exec.Command(binary, args...)

@@ -88,7 +88,7 @@ func TestPodsOfEveryKind(t *testing.T) {
 			t.Errorf("%s was renewed", path)
 		}
 	}
-	d.terminate()
+	d.Terminate()
 }
 
 // TestMirrorPods: the API server knows them, but their files are the kubelet's.
@@ -104,7 +104,7 @@ func TestMirrorPods(t *testing.T) {
 	if _, err := os.Lstat(w.dir(mirror)); !os.IsNotExist(err) {
 		t.Errorf("a mirror pod has a directory: %v", err)
 	}
-	d.terminate()
+	d.Terminate()
 }
 
 // TestRecreated: pods that are deleted and made again at once under their names, ten times over, each have tokens of
@@ -124,7 +124,7 @@ func TestRecreated(t *testing.T) {
 	w.waitPublished(last)
 	w.boundTo(last)
 	w.waitGone(old[:9]...)
-	d.terminate()
+	d.Terminate()
 }
 
 // TestMovedByAStatefulSet: a pod of the same name that now runs on another node is not ours any more, until it comes back.
@@ -150,7 +150,7 @@ func TestMovedByAStatefulSet(t *testing.T) {
 	if _, err := os.Lstat(w.dir(there)); !os.IsNotExist(err) {
 		t.Errorf("another node's pod has a directory: %v", err)
 	}
-	d.terminate()
+	d.Terminate()
 }
 
 // TestThousandPods: created as fast as the server takes them, each has its token, for one request each.
@@ -170,5 +170,5 @@ func TestThousandPods(t *testing.T) {
 	for _, pod := range pods {
 		w.boundTo(pod)
 	}
-	d.terminate()
+	d.Terminate()
 }

@@ -68,7 +68,7 @@ func TestTrustBundlesOfASigner(t *testing.T) {
 	eventually(t, "the changed one", contains(roots, certificate("b")+certificate("c")))
 	check(t, w.api.Delete(two, metav1.DeleteOptions{}))
 	eventually(t, "the one that is left", contains(roots, certificate("b")))
-	d.terminate()
+	d.Terminate()
 }
 
 // TestChangedWishes: what changes in a running pod, or its node, reaches the disk without a new token.
@@ -116,7 +116,7 @@ func TestChangedWishes(t *testing.T) {
 	if after := w.contents(pod); !bytes.Equal(before[token], after[token]) {
 		t.Error("there is a new token")
 	}
-	d.terminate()
+	d.Terminate()
 }
 
 // change updates a pod.
@@ -191,18 +191,18 @@ func TestOwners(t *testing.T) {
 		want = 1
 	}
 	eventually(t, "all volumes ready", func() bool { return d.metric("token_projector_volumes", "state", "ready") == 8 })
-	if got := strings.Count(d.output.String(), "may not give files"); got != want {
+	if got := strings.Count(d.Output(), "may not give files"); got != want {
 		t.Errorf("said %d times that it may not chown, want %d", got, want)
 	}
 	// What is there fits: a restart writes nothing.
 	before := snapshot(t, filepath.Join(w.root, "pods"))
-	d.terminate()
+	d.Terminate()
 	d = w.start()
 	eventually(t, "ready again", func() bool { return d.metric("token_projector_volumes", "state", "ready") == 8 })
 	if diff := cmp.Diff(before, snapshot(t, filepath.Join(w.root, "pods"))); diff != "" {
 		t.Error("a restart wrote:", diff)
 	}
-	d.terminate()
+	d.Terminate()
 }
 
 func wantOwner(t *testing.T, path string, uid, gid int) {
@@ -240,7 +240,7 @@ func TestEvents(t *testing.T) {
 	}
 	check(t, settingsKinds()["configMap"].create(w, "blue"))
 	eventually(t, "a Normal event", told("Normal", "ProjectionRecovered", `volume "mixed"`))
-	d.terminate()
+	d.Terminate()
 }
 
 // TestUnmounted: with --volumes=unmounted, what a container mounts is not ours; the directories that a runtime makes on
@@ -266,7 +266,7 @@ func TestUnmounted(t *testing.T) {
 	if _, err := os.Stat(w.path(pod, apiVolume(pod), "")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a mounted volume: %v", err)
 	}
-	d.terminate()
+	d.Terminate()
 }
 
 // TestPodSelector: pods are taken on by their labels; one that is ours stays ours when they change, also across a restart.
@@ -278,7 +278,7 @@ func TestPodSelector(t *testing.T) {
 	w.waitPublished(pod)
 	pod = w.change(pod, func(p *corev1.Pod) { p.Labels["app"] = "debugged" })
 	w.waitRenewed(w.contents(pod), pod)
-	d.terminate()
+	d.Terminate()
 	d = w.start("--pod-selector", "app=web")
 	w.waitRenewed(w.contents(pod), pod)
 	if _, err := os.Stat(w.path(other, "", "")); !errors.Is(err, fs.ErrNotExist) {
@@ -286,5 +286,5 @@ func TestPodSelector(t *testing.T) {
 	}
 	check(t, w.api.Delete(pod, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
 	eventually(t, "removal", func() bool { _, err := os.Stat(w.path(pod, "", "")); return errors.Is(err, fs.ErrNotExist) })
-	d.terminate()
+	d.Terminate()
 }
