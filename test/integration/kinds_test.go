@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -171,4 +173,52 @@ func TestThousandPods(t *testing.T) {
 		w.boundTo(pod)
 	}
 	d.Terminate()
+}
+
+// TestServiceAccountRecreated: the tokens of an account that is deleted and made again under its name are the dead one's
+// until their refresh, and then the new one's; no longer.
+func TestServiceAccountRecreated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeapi.Options{MaxTokenExpiration: 5 * time.Second})
+	d := w.start()
+	check(t, w.api.AddNamespace("demo"))
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "app"}}
+	first, err := fakeapi.Create(w.api, account)
+	check(t, err)
+	pod, err := fakeapi.Create(w.api, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web"},
+		Spec: corev1.PodSpec{
+			NodeName: node, ServiceAccountName: "app", Containers: []corev1.Container{{Name: "main", Image: "scratch"}},
+			Volumes: []corev1.Volume{tokenVolume("vault", "vault", 600)},
+		},
+	})
+	check(t, err)
+	w.waitPublished(pod)
+	token := w.path(pod, "vault", "token")
+	if got := accountOf(t, token); got != string(first.UID) {
+		t.Fatalf("the token is of account %s, want %s", got, first.UID)
+	}
+	check(t, w.api.Delete(first, metav1.DeleteOptions{}))
+	second, err := fakeapi.Create(w.api, account)
+	check(t, err)
+	eventually(t, "a token of the new account", func() bool { return accountOf(t, token) == string(second.UID) })
+	d.Terminate()
+}
+
+// accountOf is the UID of the service account that a token file names.
+func accountOf(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	check(t, err)
+	parsed, err := jwt.ParseSigned(string(data), []jose.SignatureAlgorithm{jose.ES256})
+	check(t, err)
+	var claims struct {
+		Kubernetes struct {
+			ServiceAccount struct {
+				UID string `json:"uid"`
+			} `json:"serviceaccount"`
+		} `json:"kubernetes.io"`
+	}
+	check(t, parsed.UnsafeClaimsWithoutVerification(&claims))
+	return claims.Kubernetes.ServiceAccount.UID
 }

@@ -94,6 +94,7 @@ func TestChangedWishes(t *testing.T) {
 	eventually(t, "the first version", contains(labels, `app="web"`))
 	eventually(t, "the node's memory", contains(memory, "64"))
 	wantMode(t, token, 0o600)
+	w.waitPublished(pod)
 	before := w.contents(pod)
 
 	pod = w.change(pod, func(p *corev1.Pod) { p.Labels["tier"] = "front" })
