@@ -37,6 +37,31 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// TestNoExtendedAttributes: none is set, no SELinux label either: labelling a volume is the runtime's.
+func TestNoExtendedAttributes(t *testing.T) {
+	dir, d := volume(t)
+	version := filepath.Join(dir, publish(t, d, Written, files("token", "t"), at(0)).Version)
+	elsewhere := attributes(t, t.TempDir()) // what the file system gives to everything
+	for _, path := range []string{dir, version, filepath.Join(version, "token"), filepath.Join(dir, "token")} {
+		if got := attributes(t, path); got != elsewhere {
+			t.Errorf("%s has the attributes %q, others %q", filepath.Base(path), got, elsewhere)
+		}
+	}
+	if err := unix.Setxattr(version, "user.planted", nil, 0); err == nil && attributes(t, version) == elsewhere {
+		t.Error("a planted attribute was not seen")
+	}
+}
+
+func attributes(t *testing.T, path string) string {
+	t.Helper()
+	buf := make([]byte, 4096)
+	n, err := unix.Llistxattr(path, buf)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Fatal(err)
+	}
+	return string(buf[:max(n, 0)])
+}
+
 // TestUnchanged: a second publish touches nothing; nor does one of no files.
 func TestUnchanged(t *testing.T) {
 	for _, list := range [][]File{files("token", "t", "d/e", "e", "d/f/g", ""), nil} {

@@ -200,6 +200,13 @@ func TestDesiredNoDefaultMode(t *testing.T) {
 	}
 }
 
+func TestDesiredNoAccount(t *testing.T) {
+	v := desiredOne(t, func(pod *corev1.Pod) { pod.Spec.ServiceAccountName = "" }, tokenSource("", 600, "token"))
+	if v.Err == nil || v.Err.Reason != ReasonInvalid || !strings.Contains(v.Err.Message, "serviceAccountName") {
+		t.Errorf("%+v", v)
+	}
+}
+
 func TestDesiredDefaultMode(t *testing.T) {
 	v := desiredOne(t, func(pod *corev1.Pod) { pod.Spec.Volumes[0].Projected.DefaultMode = new(int32(0o400)) },
 		tokenSource("", 600, "token"), namespaceSource(), configMapSource("c", "k"))

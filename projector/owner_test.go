@@ -56,6 +56,7 @@ func TestOwnersOfTokens(t *testing.T) {
 		}}
 		v := desiredOne(t, func(p *corev1.Pod) {
 			security(tt.common, tt.group, nil)(p)
+			p.Spec.SecurityContext.FSGroupChangePolicy = new(corev1.FSGroupChangeOnRootMismatch) // heeded for other volumes only
 			p.Spec.Volumes[0].Projected.DefaultMode = new(int32(0o604))
 			p.Spec.Volumes[0].Projected.DefaultUser = tt.defaultUser
 		}, token, bundle)

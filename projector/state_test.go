@@ -209,6 +209,45 @@ func TestTwoTokensInOneVolume(t *testing.T) {
 	}
 }
 
+// TestSourcesAlike: two sources of one audience and lifetime have a token each, where the kubelet's cache gives both the
+// same. One that is altered concerns itself alone.
+func TestSourcesAlike(t *testing.T) {
+	r := newRig(t)
+	pod := lonePod(1, 600)
+	pod.Spec.Volumes[0] = projected("extra", tokenSource("a", 600, "one"), tokenSource("a", 600, "two"))
+	r.apply(pod)
+	r.drain()
+	one, two := r.files[extra(1)]["one"], r.files[extra(1)]["two"]
+	if len(r.requests) != 2 || one.data == two.data {
+		t.Errorf("%d requests, the same token %v", len(r.requests), one.data == two.data)
+	}
+	r.files[extra(1)]["one"] = simFile{data: "altered", mode: one.mode}
+	r.s.verify(extra(1), r.now)
+	r.run(time.Second)
+	if got := r.files[extra(1)]; got["two"] != two || len(r.requests) != 3 {
+		t.Errorf("%d requests, the other token is left alone: %v", len(r.requests), got["two"] == two)
+	}
+}
+
+// TestTokensAreNotKept: what is on disk is not in memory as well.
+func TestTokensAreNotKept(t *testing.T) {
+	r := newRig(t)
+	r.apply(lonePod(1, 600))
+	publish := r.until(isPublish)
+	kept := func() bool { return !r.volume(extra(1)).tokens[0].fresh.empty() }
+	if !kept() {
+		t.Fatal("the token is nowhere between answer and publish: nothing would be seen here")
+	}
+	r.finish(publish)
+	if kept() {
+		t.Error("a published token is kept")
+	}
+	r.run(9 * time.Minute)
+	if kept() || len(r.requests) != 2 {
+		t.Errorf("kept %v after %d requests", kept(), len(r.requests))
+	}
+}
+
 // TestRefusedAlone: other 4xx are the token's own. Fast retries first, then
 // slower, for ever; the old token stays; nobody else waits.
 func TestRefusedAlone(t *testing.T) {
