@@ -32,7 +32,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 	bin/demo --daemon bin/token-projector --fake-apiserver bin/fake-apiserver --for $(FOR)
 
 .PHONY: test
-test: ## all tests but the conformance run
+test: ## all tests but those of conformance and e2e
 	$(GO) test -race -shuffle=on -parallel 8 ./...
 
 .PHONY: lint
@@ -45,11 +45,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
+	$(GO) vet -tags e2e ./test/e2e
 	cd test/conformance && $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(STATICCHECK) -tags e2e ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s) each
@@ -67,6 +68,10 @@ bench: ## every benchmark, BENCHTIME (1s) each; BENCH is a pattern
 .PHONY: conformance
 conformance: ## the daemon against a real kube-apiserver and etcd, built from source
 	cd test/conformance && $(GO) test -count=1 -timeout 40m ./...
+
+.PHONY: e2e
+e2e: ## what needs root
+	$(GO) test -tags e2e -race -count=1 ./test/e2e
 
 .PHONY: image
 image: ## the container image
