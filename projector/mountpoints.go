@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/token-projector/token-projector/atomicwriter"
 )
@@ -19,39 +18,41 @@ import (
 // One that a file of the volume is in the way of is left out. The kubelet makes
 // it, and the file never appears.
 func mountpoints(spec *corev1.PodSpec, volume string, sources []Source) []string {
-	found := sets.New[string]()
+	var found []string
 	mounts := func(all []corev1.VolumeMount) {
-		for _, m := range all {
-			if m.Name == volume {
-				found.Insert(nested(path.Clean(m.MountPath), all)...)
+		for i := range all {
+			if all[i].Name == volume {
+				found = append(found, nested(path.Clean(all[i].MountPath), all)...)
 			}
 		}
 	}
-	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
-		mounts(c.VolumeMounts)
+	for i := range spec.InitContainers {
+		mounts(spec.InitContainers[i].VolumeMounts)
 	}
-	for _, c := range spec.EphemeralContainers {
-		mounts(c.VolumeMounts)
+	for i := range spec.Containers {
+		mounts(spec.Containers[i].VolumeMounts)
 	}
-	files := sets.New[string]()
-	for _, p := range staticPaths(sources) {
-		files.Insert(firstElement(p))
+	for i := range spec.EphemeralContainers {
+		mounts(spec.EphemeralContainers[i].VolumeMounts)
 	}
-	var list []string
-	for _, p := range sets.List(found) {
-		if !files.Has(firstElement(p)) && atomicwriter.ValidatePaths([]string{p}) == nil {
-			list = append(list, p)
-		}
+	if len(found) == 0 { // as a rule
+		return nil
 	}
-	return list
+	slices.Sort(found)
+	files := staticPaths(sources)
+	return slices.DeleteFunc(slices.Compact(found), func(p string) bool {
+		inTheWay := func(file string) bool { return firstElement(file) == firstElement(p) }
+		return slices.ContainsFunc(files, inTheWay) || atomicwriter.ValidatePaths([]string{p}) != nil
+	})
 }
 
 // nested are the paths of mounts below dir, relative to it, without those below
 // one another.
 func nested(dir string, mounts []corev1.VolumeMount) []string {
 	var below []string
-	for _, m := range mounts {
-		if p, ok := strings.CutPrefix(path.Clean(m.MountPath), dir+"/"); ok {
+	prefix := dir + "/"
+	for i := range mounts {
+		if p, ok := strings.CutPrefix(path.Clean(mounts[i].MountPath), prefix); ok {
 			below = append(below, p)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,8 +44,8 @@ func TestMountpoints(t *testing.T) {
 		"outside":       {[]corev1.Container{mounting("v", "/a", "x", "/a/../b")}, nil},
 	} {
 		v := desiredOne(t, func(p *corev1.Pod) { p.Spec.Containers = tt.containers }, tokenSource("", 600, "token"))
-		if diff := cmp.Diff(tt.want, v.Mountpoints); diff != "" || v.Err != nil {
-			t.Errorf("%s: %v %s", name, v.Err, diff)
+		if !slices.Equal(tt.want, v.Mountpoints) || v.Err != nil {
+			t.Errorf("%s: %v, %q, want %q", name, v.Err, v.Mountpoints, tt.want)
 		}
 	}
 	v := desiredOne(t, func(p *corev1.Pod) {
