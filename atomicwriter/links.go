@@ -3,6 +3,7 @@ package atomicwriter
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,9 @@ func (p *publication) link() error {
 
 // linkOne sees to the visible link of one first element.
 func (p *publication) linkOne(name string) error {
+	if slices.Contains(p.opt.Reserved, name) {
+		return nil
+	}
 	if e := p.top.find(name); e != nil && e.typ == unix.DT_LNK {
 		target, err := p.readTarget(name)
 		if err != nil {

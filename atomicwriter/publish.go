@@ -57,6 +57,11 @@ type Options struct {
 	// Nil: the daemon's own group and mode 0755.
 	Group *int
 
+	// Reserved are names in the volume directory that no link takes. The caller has directories
+	// there, on which something is mounted in a container: replacing one would detach the mount.
+	// Files below such a name are in the version, and nobody sees them.
+	Reserved []string
+
 	// Sync makes the publish durable: fsync of every file and directory before the swap,
 	// and of the volume directory before and after it. File systems in memory need none.
 	Sync bool

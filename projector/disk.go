@@ -3,6 +3,7 @@ package projector
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 
@@ -74,7 +75,7 @@ func (d *disk) publish(j *publishJob) (atomicwriter.Result, found) {
 		d.watch.release(&f.watch)
 		f.watch.id = id
 	}
-	f.leftover = errors.Join(dir.Sweep(j.sweep), d.makeMountpoints(dir, j))
+	f.leftover, f.blocked = dir.Sweep(j.sweep), d.makeMountpoints(dir, j)
 	var r atomicwriter.Result
 	for again := true; again; again = j.refusedBy(f.err, dir.Self()) {
 		r, f.err = dir.Publish(j.files, d.options(j))
@@ -85,7 +86,8 @@ func (d *disk) publish(j *publishJob) (atomicwriter.Result, found) {
 }
 
 // makeMountpoints makes the directories that other volumes are mounted on. What
-// stands in their place is not ours to remove; the files do not wait for it.
+// stands in their place stays, be it the link of a file that was there first; the
+// files do not wait for it.
 func (d *disk) makeMountpoints(dir *atomicwriter.Dir, j *publishJob) error {
 	var errs []error
 	for _, p := range j.mountpoints {
@@ -98,14 +100,20 @@ func (d *disk) makeMountpoints(dir *atomicwriter.Dir, j *publishJob) error {
 				_, err = level.Settle(d.options(j))
 				level.Close()
 			}
-			errs = append(errs, err)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("directory for the mount at %s: %w", p, err))
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
 func (d *disk) options(j *publishJob) atomicwriter.Options {
-	return atomicwriter.Options{Now: j.now, Sync: d.root.sync, Group: j.group}
+	o := atomicwriter.Options{Now: j.now, Sync: d.root.sync, Group: j.group}
+	for _, p := range j.mountpoints {
+		o.Reserved = append(o.Reserved, firstElement(p))
+	}
+	return o
 }
 
 // refusedBy reports whether err says that we may not give an owner that the job

@@ -109,7 +109,8 @@ type found struct {
 	detached bool // the directory is another one than before
 	stale    []string
 	err      error // the job has failed
-	leftover error // it has not, but an old version could not be swept, or a mount point not be made
+	leftover error // it has not, but an old version could not be swept
+	blocked  error // nor that, but something is in the place of a mount point, and not ours to remove
 }
 
 // tend takes in what every disk job learns.
@@ -127,6 +128,9 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 	failed := errors.Join(f.err, f.leftover)
 	if failed == nil {
 		v.failures, v.retryAt, v.diskErr = 0, time.Time{}, nil
+		if f.blocked != nil {
+			v.diskErr = volumeErrorf(ReasonDisk, "%v", f.blocked)
+		}
 		return
 	}
 	v.failures++

@@ -13,11 +13,9 @@ import (
 // mountpoints are the directories that a volume needs because containers mount
 // something else below it: the mount is read-only, so no runtime can make them
 // (pkg/volume/util/nested_volumes.go). What lies below one of them is in the
-// other volume.
-//
-// One that a file of the volume is in the way of is left out. The kubelet makes
-// it, and the file never appears.
-func mountpoints(spec *corev1.PodSpec, volume string, sources []Source) []string {
+// other volume. A file of the volume in the same place is never seen, as with the
+// kubelet; the container starts all the same.
+func mountpoints(spec *corev1.PodSpec, volume string) []string {
 	var found []string
 	mounts := func(all []corev1.VolumeMount) {
 		for i := range all {
@@ -39,10 +37,8 @@ func mountpoints(spec *corev1.PodSpec, volume string, sources []Source) []string
 		return nil
 	}
 	slices.Sort(found)
-	files := staticPaths(sources)
 	return slices.DeleteFunc(slices.Compact(found), func(p string) bool {
-		inTheWay := func(file string) bool { return firstElement(file) == firstElement(p) }
-		return slices.ContainsFunc(files, inTheWay) || atomicwriter.ValidatePaths([]string{p}) != nil
+		return atomicwriter.ValidatePaths([]string{p}) != nil
 	})
 }
 

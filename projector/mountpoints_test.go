@@ -24,8 +24,7 @@ func mounting(pairs ...string) corev1.Container {
 	return c
 }
 
-// TestMountpoints: what is mounted below the volume, in any container, but not below another mount, nor where a
-// file of the volume is.
+// TestMountpoints: what is mounted below the volume, in any container, but not below another mount.
 func TestMountpoints(t *testing.T) {
 	for name, tt := range map[string]struct {
 		containers []corev1.Container
@@ -39,7 +38,7 @@ func TestMountpoints(t *testing.T) {
 		"twice":         {[]corev1.Container{mounting("v", "/a", "x", "/a/1"), mounting("v", "/b", "x", "/b/1")}, []string{"1"}},
 		"another's":     {[]corev1.Container{mounting("other", "/a", "v", "/a/1")}, nil},
 		"itself":        {[]corev1.Container{mounting("v", "/a", "v", "/a/1")}, []string{"1"}},
-		"on a file":     {[]corev1.Container{mounting("v", "/a", "x", "/a/token", "y", "/a/token/deep")}, nil},
+		"on a file":     {[]corev1.Container{mounting("v", "/a", "x", "/a/token", "y", "/a/token/deep")}, []string{"token"}},
 		"reserved name": {[]corev1.Container{mounting("v", "/a", "x", "/a/..data")}, nil},
 		"outside":       {[]corev1.Container{mounting("v", "/a", "x", "/a/../b")}, nil},
 	} {
@@ -69,22 +68,33 @@ func TestMountpointsOnDisk(t *testing.T) {
 	group := os.Getegid()
 	job := &publishJob{key: extra(1), now: time.Unix(1e9, 0), mountpoints: []string{"a/b", "c"}, group: &group,
 		files: []atomicwriter.File{{Path: "token", Data: []byte("t"), Mode: 0o644, Owner: new(root.owner())}}}
-	if _, f := d.publish(job); f.err != nil || f.leftover != nil {
-		t.Fatal(f.err, f.leftover)
+	if _, f := d.publish(job); f.err != nil || f.blocked != nil {
+		t.Fatal(f.err, f.blocked)
 	}
 	for _, p := range []string{"", "a", "a/b", "c"} {
 		if info, err := os.Lstat(filepath.Join(root.Path(extra(1)), p)); err != nil || info.Mode() != fs.ModeDir|fs.ModeSetgid|0o755 {
 			t.Errorf("%q: %v, %v", p, info.Mode(), err)
 		}
 	}
+	reserved := *job // a key that appears in the place of a mount must not take it: that would detach the mount
+	reserved.files = append(slices.Clone(job.files), atomicwriter.File{Path: "c/d", Mode: 0o644, Owner: new(root.owner())})
+	if _, f := d.publish(&reserved); f.err != nil || f.blocked != nil {
+		t.Fatal(f.err, f.blocked)
+	}
 	c := filepath.Join(root.Path(extra(1)), "c")
+	if info, err := os.Lstat(c); err != nil || !info.IsDir() {
+		t.Errorf("the mount's directory: %v, %v", info.Mode(), err)
+	}
+	if r, f := d.publish(&reserved); f.err != nil || r.Outcome != atomicwriter.Unchanged {
+		t.Errorf("again: %v, %v", r.Outcome, f.err)
+	}
 	if err := errors.Join(os.Remove(c), os.Symlink("/etc", c)); err != nil {
 		t.Fatal(err)
 	}
 	job.files[0].Data = []byte("new")
 	r, f := d.publish(job)
-	if f.err != nil || f.leftover == nil || r.Outcome != atomicwriter.Written {
-		t.Errorf("%v: %v, reported %v", r.Outcome, f.err, f.leftover)
+	if f.err != nil || f.blocked == nil || r.Outcome != atomicwriter.Written {
+		t.Errorf("%v: %v, reported %v", r.Outcome, f.err, f.blocked)
 	}
 	if target, err := os.Readlink(c); target != "/etc" {
 		t.Errorf("the link is gone: %q, %v", target, err)

@@ -40,7 +40,7 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 	}
 	cleanPaths(out.Sources)
 	out.Group = attrs.group
-	out.Mountpoints = mountpoints(&pod.Spec, v.Name, out.Sources)
+	out.Mountpoints = mountpoints(&pod.Spec, v.Name)
 	return out
 }
 

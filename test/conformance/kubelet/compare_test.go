@@ -19,7 +19,11 @@ var (
 
 // TestFixedPods compares forty pods, the same ones every time.
 func TestFixedPods(t *testing.T) {
-	comparePods(t, 521, 40).wantAll(t) // a seed with which they meet every difference
+	seeds := []uint64{297, 486, 535} // these meet the rare differences
+	for n := range uint64(37) {
+		seeds = append(seeds, 521+n) // and these every other one
+	}
+	comparePods(t, seeds).wantAll(t, true)
 }
 
 // TestRandomPods compares a thousand pods, other ones every time.
@@ -28,8 +32,13 @@ func TestRandomPods(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	if all := comparePods(t, seed, *podsFlag); *podsFlag >= 1000 {
-		all.wantAll(t)
+	seeds := make([]uint64, *podsFlag)
+	for i := range seeds {
+		seeds[i] = seed + uint64(i)
+	}
+	t.Logf("from seed %d", seed)
+	if all := comparePods(t, seeds); *podsFlag >= 1000 {
+		all.wantAll(t, false)
 	}
 }
 
@@ -40,22 +49,21 @@ type compared struct {
 	met       metDifferences
 }
 
-func comparePods(t *testing.T, seed uint64, pods int) *compared {
+func comparePods(t *testing.T, seeds []uint64) *compared {
 	t.Helper()
 	all := &compared{met: metDifferences{}}
 	if os.Geteuid() != 0 {
 		t.Logf("an ordinary user: every user and group is %d:%d", os.Geteuid(), os.Getegid())
 	}
 	t.Run("pods", func(t *testing.T) {
-		for i := range pods {
-			seed := seed + uint64(i)
+		for _, seed := range seeds {
 			t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 				t.Parallel()
 				all.add(comparePod(t, seed))
 			})
 		}
 	})
-	t.Logf("%d pods from seed %d: %d times was a volume published and compared\n%s", pods, seed, all.published, all.met)
+	t.Logf("%d pods: %d times was a volume published and compared\n%s", len(seeds), all.published, all.met)
 	return all
 }
 
@@ -69,12 +77,12 @@ func (a *compared) add(c *comparison) {
 }
 
 // wantAll wants enough volumes to have been published, and every difference to have been met.
-func (a *compared) wantAll(t *testing.T) {
+func (a *compared) wantAll(t *testing.T, rare bool) {
 	t.Helper()
 	if a.published < 80 {
 		t.Errorf("only %d times was a volume published: the generator makes too many bad ones", a.published)
 	}
-	if missing := a.met.missing(); len(missing) > 0 {
+	if missing := a.met.missing(rare); len(missing) > 0 {
 		t.Errorf("no pod has met %q: either it is no difference any more, or the generator makes no such pods", missing)
 	}
 }

@@ -14,6 +14,7 @@ type difference struct {
 	name, reason string
 	// adapt, of a difference in any volume, turns what the kubelet made into what ours is to make.
 	adapt  func(tree)
+	rare   bool // one pod in some hundreds meets it: only the fixed ones must
 	asRoot bool // an ordinary user, who has one user and group to give files to, does not meet it, or hardly ever
 }
 
@@ -93,8 +94,15 @@ var (
 	}
 	mountInTheWay = &difference{
 		name: "mount in the way",
-		reason: "a mount below the volume, where a file is to be: the kubelet makes a directory for the mount, and the file never " +
-			"appears. Ours has the file.",
+		reason: "an ephemeral container's mount below the volume, where a file is already: the kubelet makes the directory inside " +
+			"the version, or fails. Ours says that it cannot, and goes on with the files.",
+		rare: true,
+	}
+	removedMount = &difference{
+		name: "file gone from a mount",
+		reason: "a file that a mount's directory hid is not wanted any more: the kubelet tries to remove the directory, and if it cannot, " +
+			"tears the whole volume down. Ours leaves it alone.",
+		rare: true,
 	}
 	modeAlone = &difference{
 		name:   "mode alone",
@@ -106,7 +114,7 @@ var (
 var (
 	layout         = []*difference{directoryMode, linkOwner, bundleOrder}
 	allDifferences = append(slices.Clone(layout), conflictingPaths, impossiblePath, reservedName, twoSpellings,
-		spellingOfAKey, failingSource, shadowedToken, mountInTheWay, modeAlone)
+		spellingOfAKey, failingSource, shadowedToken, mountInTheWay, removedMount, modeAlone)
 )
 
 // metDifferences counts in how many places each difference was met.
@@ -120,11 +128,12 @@ func (m metDifferences) String() string {
 	return lines.String()
 }
 
-// missing are the differences that no pod has met: those that are not there any more, or were never seen.
-func (m metDifferences) missing() []string {
+// missing are the differences, the rare ones if asked for, that no pod has met: those that are not there any more, or were
+// never seen.
+func (m metDifferences) missing(rare bool) []string {
 	var names []string
 	for _, d := range allDifferences {
-		if m[d] == 0 && (!d.asRoot || os.Geteuid() == 0) {
+		if m[d] == 0 && (!d.asRoot || os.Geteuid() == 0) && (!d.rare || rare) {
 			names = append(names, d.name)
 		}
 	}

@@ -49,8 +49,19 @@ func (c *comparison) judgeVolume(name string) (first, second want) {
 	v1, err := k.setUp(c.decided(c.before, name), name)
 	first = c.wantFirst(name, v1, err)
 	c.compare(name, 0, first, c.first.volumes[name])
-	v2, err := k.setUp(c.decided(c.after, name), name)
+	after, inTheWay := c.unmounted(name)
+	v2, err := k.setUp(after, name)
+	if err == nil { // at the next sync it makes a mount's directory again that it removed with a file of that name
+		v2, err = k.setUp(after, name)
+	}
+	if anew, ok := c.removed(after, name, err); ok {
+		v2, err = anew, nil
+	}
 	second = c.wantSecond(name, first, v1, v2, err)
+	if inTheWay {
+		c.met[mountInTheWay]++
+		second.failed = mountInTheWay.name
+	}
 	c.compare(name, 1, second, c.second.volumes[name])
 	c.compareNames(name, first, second)
 	return first, second
@@ -67,16 +78,21 @@ func (c *comparison) compareNames(name string, first, second want) {
 	}
 }
 
-// decided is the world for the kubelet: what it decides by chance is decided, and what it would lose a file for is not there.
+// decided is the world for the kubelet: what it decides by chance is decided.
 func (c *comparison) decided(w *world, name string) *world {
 	w = w.clone()
 	if w.clean(name) {
 		c.met[spellingOfAKey]++
 	}
-	if w.unmount(name) {
-		c.met[mountInTheWay]++
-	}
 	return w
+}
+
+// unmounted is the second world without the ephemeral container's mounts that are where the first one has files.
+func (c *comparison) unmounted(name string) (w *world, any bool) {
+	w = c.decided(c.after, name)
+	late := len(w.pod.Spec.EphemeralContainers) - len(c.before.pod.Spec.EphemeralContainers)
+	any = w.unmount(name, late, func(first string) bool { return c.first.volumes[name].tree[first].kind == "link" })
+	return w, any
 }
 
 func (c *comparison) wantFirst(name string, v version, err error) want {
@@ -104,13 +120,28 @@ func (c *comparison) wantSecond(name string, first want, v1, v2 version, err err
 	return want{tree: c.kept(name, first.tree), failed: err.Error()}
 }
 
+// removed is what a kubelet makes of a world whose files alone are in order, where this one has failed for what was there
+// before: for a mount's directory.
+func (c *comparison) removed(w *world, name string, failed error) (version, bool) {
+	if failed == nil {
+		return version{}, false
+	}
+	v, err := c.fresh(w, name)
+	if err != nil {
+		return version{}, false
+	}
+	c.met[removedMount]++
+	return v, true
+}
+
 // remoded is what the kubelet made of the second world; if it did not write because no content had changed, with the
 // modes and owners that it would have given.
 func (c *comparison) remoded(name string, v1, v2 version) version {
 	if v1.name != v2.name {
 		return v2
 	}
-	anew, err := c.fresh(c.decided(c.after, name), name)
+	after, _ := c.unmounted(name)
+	anew, err := c.fresh(after, name)
 	if err != nil {
 		c.fault(name, 1, "harness: the kubelet projects it again, but not anew: %v", err)
 		return v2

@@ -21,18 +21,16 @@ func mountsOf(spec *corev1.PodSpec) []*[]corev1.VolumeMount {
 	return mounts
 }
 
-// unmount takes the mounts out that are where the volume has a file, and says whether there were any.
-func (w *world) unmount(volume string) bool {
-	files := map[string]bool{}
-	for _, p := range staticPaths(w.volumes()[volume]) {
-		files[firstElement(path.Clean(p))] = true
-	}
+// unmount takes out the mounts of the last containers that are below the volume, where it has something. It says whether
+// there were any.
+func (w *world) unmount(volume string, last int, has func(firstElement string) bool) bool {
 	unmounted := false
-	for _, mounts := range mountsOf(&w.pod.Spec) {
+	all := mountsOf(&w.pod.Spec)
+	for _, mounts := range all[len(all)-last:] {
 		var kept []corev1.VolumeMount
 		for _, m := range *mounts {
 			below, ok := belowVolume(*mounts, volume, m)
-			if ok && files[firstElement(below)] {
+			if ok && has(firstElement(below)) {
 				unmounted = true
 				continue
 			}

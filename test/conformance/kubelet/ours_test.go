@@ -46,8 +46,8 @@ func projectOurs(t *testing.T, dir string, before, after *world) (first, second 
 	return first, second
 }
 
-// sweep is longer than an old version is kept for slow readers.
-const sweep = 11 * time.Second
+// sweep is longer than an old version is kept for slow readers, and than a volume that is failing waits to be tried again then.
+const sweep = 30 * time.Second
 
 // start runs the Projector until the returned func is called.
 func (o *ours) start(t *testing.T, dir string) (stop func()) {

@@ -75,8 +75,8 @@ func (d dice) mounts(volumes []corev1.Volume) []corev1.VolumeMount {
 	}
 	mounts := []corev1.VolumeMount{{Name: pick(d, volumes...).Name, MountPath: "/mnt/top"}}
 	for range d.IntN(3) {
-		// "other" and "file-1" may be files of the volume, by its spec; none is an object's key.
-		below := pick(d, "sub", "sub/deeper", "sub-1", "sub.x", ".//a/../sub/", "other", "other/new", "file-1")
+		// "other" and "file-1" may be files of the volume, by its spec; "k1" and "plain" by an object's key.
+		below := pick(d, "sub", "sub/deeper", "sub-1", "sub.x", ".//a/../sub/", "other", "other/new", "file-1", "k1", "plain/new")
 		mounts = append(mounts, corev1.VolumeMount{Name: scratch.Name, MountPath: pick(d, "/mnt/top/", "/mnt/top/", "/mnt/top-1/") + below})
 	}
 	return mounts
