@@ -244,6 +244,33 @@ func TestEvents(t *testing.T) {
 	d.Terminate()
 }
 
+// TestEventsAreLimited: what a hundred pods lack at once is told in a burst of fifty events, and then two a second.
+func TestEventsAreLimited(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeapi.Options{})
+	const pods, burst, perSecond = 100, 50, 2
+	for i := range pods {
+		v := tokenVolume("mixed", "vault", 600)
+		v.Projected.Sources = append(v.Projected.Sources, settingsKinds()["configMap"].source("settings"))
+		w.pod("demo", fmt.Sprintf("web-%d", i), v)
+	}
+	d := w.start()
+	told := func(n int) func() bool {
+		return func() bool {
+			events, err := fakeapi.List[*corev1.Event](w.api, "demo")
+			check(t, err)
+			return len(events) >= n
+		}
+	}
+	eventually(t, "an event", told(1))
+	begin := time.Now()
+	eventually(t, "more than the burst", told(burst+4*perSecond))
+	if took := time.Since(begin); took < 3*time.Second {
+		t.Errorf("%d events within %v", burst+4*perSecond, took)
+	}
+	d.Terminate()
+}
+
 // TestUnmounted: with --volumes=unmounted, what a container mounts is not ours; the directories that a runtime makes on
 // the way to a subPath mount, before or after us, are filled and opened, not replaced.
 func TestUnmounted(t *testing.T) {
