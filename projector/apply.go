@@ -26,8 +26,8 @@ func (s *state) apply(w Wish, now rotation.Time) {
 		s.idle[w.UID] = true
 		return
 	}
-	if p == nil && w.Unselected {
-		s.idle[w.UID] = true
+	if w.Unselected && (p == nil || p.bare) {
+		s.leave(w.UID)
 		return
 	}
 	delete(s.idle, w.UID)
@@ -41,6 +41,15 @@ func (s *state) apply(w Wish, now rotation.Time) {
 		s.pods[w.UID] = p
 	}
 	s.applyTo(p, w, now)
+}
+
+// leave has nothing to do with a pod; a directory that a runtime made for it stays.
+func (s *state) leave(uid types.UID) {
+	if p := s.pods[uid]; p != nil {
+		s.removals.Remove(p)
+		delete(s.pods, uid)
+	}
+	s.idle[uid] = true
 }
 
 func (s *state) applyTo(p *pod, w Wish, now rotation.Time) {
@@ -104,14 +113,13 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	if len(v.tokens) > 0 && wish.Err == nil && !sameTokens(v.tokens, wish) {
 		wish = &Volume{Name: wish.Name, Err: volumeErrorf(ReasonInvalid, "its token sources have changed, which those of a pod never do; give the pod a new UID")}
 	}
-	if v.wish != nil && !slices.Equal(v.wish.Mountpoints, wish.Mountpoints) {
-		v.verifyAt = s.server(now) // files alone make nothing dirty
-	}
 	v.wish, v.gone = wish, false
 	if len(v.tokens) == 0 {
 		v.tokens = newTokens(v.key, wish)
 	}
-	v.renewSources()
+	if wish.Err == nil {
+		v.renewSources()
+	}
 	if len(v.uses) == 0 {
 		s.watchObjects(v)
 	}
@@ -169,6 +177,9 @@ func (s *state) forget(uid types.UID, now rotation.Time) {
 		p.gone = true
 		for _, v := range p.volumes {
 			s.drop(v)
+			for i := range v.tokens {
+				v.tokens[i].fresh = Token{} // nobody will read it
+			}
 		}
 	}
 	s.settle(p, now)
@@ -250,12 +261,13 @@ func (s *state) replace(wishes []Wish, now rotation.Time) {
 	}
 }
 
-// orphans takes in the pods that have a directory in the root: those that
-// nobody wants are removed after the pod list is complete.
-func (s *state) orphans(uids []types.UID, now rotation.Time) {
-	for _, uid := range uids {
+// orphans takes in the pods that have a directory in the root, and whether
+// something is published there: those that nobody wants are removed after the
+// pod list is complete.
+func (s *state) orphans(found map[types.UID]bool, now rotation.Time) {
+	for uid, published := range found {
 		if s.pods[uid] == nil {
-			s.pods[uid] = &pod{wish: Wish{UID: uid}, gone: true}
+			s.pods[uid] = &pod{wish: Wish{UID: uid}, gone: true, bare: !published}
 		}
 		s.settle(s.pods[uid], now)
 	}

@@ -38,8 +38,8 @@ type Wish struct {
 	// its deletionTimestamp, the leeway of the API server's validator
 	// (pkg/serviceaccount/claims.go). Zero: the pod is not terminating.
 	Retire time.Time
-	// Unselected pods are not taken on. One that is ours already, or has a
-	// directory from before, stays ours: its containers may be using it.
+	// Unselected pods are not taken on. One that is ours already, or has
+	// something published from before, stays ours: its containers may be using it.
 	Unselected bool
 	Volumes    []Volume
 }
@@ -48,7 +48,7 @@ type Wish struct {
 // pod; what downwardAPI sources say, modes, owners and Err are not.
 type Volume struct {
 	Name    string
-	Sources []Source
+	Sources []Source // of which nothing counts if there is an Err
 	// Group is the pod's fsGroup: of the volume's directories, which then are
 	// setgid, and of all its files. Nil: the daemon's own.
 	Group *int64
@@ -59,9 +59,12 @@ type Volume struct {
 	Err *VolumeError
 }
 
-// Source is one source of a projected volume, or a part of one; exactly one
-// field is set.
+// Source is one source of a projected volume, or a part of one. Exactly one of
+// Token, Object and Literal is set.
 type Source struct {
+	// Index is the source's in the pod's spec, which tells it from the others
+	// also when it falls into other parts after a change. From 0, ascending.
+	Index   int
 	Token   *TokenSource
 	Object  *ObjectSource // configMap, secret, clusterTrustBundle, or what a downwardAPI source asks of the node
 	Literal []Literal     // downwardAPI, evaluated
@@ -141,7 +144,8 @@ func (r ObjectRef) String() string {
 const tokenLeeway = time.Minute
 
 // Desired computes what a pod wants. It is pure. Mirror pods, and pods that
-// have succeeded or failed, want nothing.
+// have succeeded or failed, want nothing. Projected volumes without a token
+// source are not ours, whatever the selection.
 func Desired(pod *corev1.Pod, which Selection) Wish {
 	w := Wish{
 		UID: pod.UID, Namespace: pod.Namespace, Name: pod.Name,
@@ -187,9 +191,11 @@ func mountedVolumes(spec *corev1.PodSpec) map[string]bool {
 	return mounted
 }
 
+// hasToken reports whether a volume is ours to project, or to refuse: a
+// podCertificate is a credential of the pod as well.
 func hasToken(v *corev1.Volume) bool {
 	return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
-		return s.ServiceAccountToken != nil
+		return s.ServiceAccountToken != nil || s.PodCertificate != nil
 	})
 }
 

@@ -40,8 +40,8 @@ func TestDesiredVaultPod(t *testing.T) {
 		Volumes: []Volume{
 			{Name: "kube-api-access-x", Sources: []Source{
 				{Token: &TokenSource{ExpirationSeconds: 3607, Path: "token", Mode: 0o644}},
-				{Object: &ObjectSource{Ref: rootCA, Mode: 0o644, Items: []Item{{Key: "ca.crt", Path: "ca.crt", Mode: 0o644}}}},
-				{Literal: []Literal{{Path: "namespace", Data: []byte("default"), Mode: 0o644}}},
+				{Index: 1, Object: &ObjectSource{Ref: rootCA, Mode: 0o644, Items: []Item{{Key: "ca.crt", Path: "ca.crt", Mode: 0o644}}}},
+				{Index: 2, Literal: []Literal{{Path: "namespace", Data: []byte("default"), Mode: 0o644}}},
 			}},
 			{Name: "vault-token", Sources: []Source{
 				{Token: &TokenSource{Audience: "vault", ExpirationSeconds: 7200, Path: "vault-token", Mode: 0o644}},

@@ -95,8 +95,11 @@ func (d *disk) makeMountpoints(dir *atomicwriter.Dir, j *publishJob) error {
 			if end < len(p) && p[end] != '/' {
 				continue
 			}
-			level, err := dir.Mkdir(p[:end], sharedMode)
-			if err == nil {
+			level, err := dir.Open(p[:end])
+			if errors.Is(err, fs.ErrNotExist) {
+				level, err = dir.Mkdir(p[:end], sharedMode)
+			}
+			if err == nil { // only here is its mode set: a chmod back and forth would wake the watch for ever
 				_, err = level.Settle(d.options(j))
 				level.Close()
 			}

@@ -49,10 +49,11 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	}
 	wanted := s.end(j.v, now)
 	t := &j.v.tokens[j.token]
-	if failed == nil {
+	switch {
+	case failed == nil && wanted:
 		t.fresh, t.next, t.took = m.Token, m.Lifetime, s.server(now)
 		t.failures, t.suspect, t.err, t.retryAt = 0, false, nil, time.Time{}
-	} else {
+	case failed != nil:
 		s.failMint(j, t, failed, wanted, now)
 	}
 	if wanted {
@@ -125,18 +126,20 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		s.log.Warn("volume directory was deleted or replaced; containers still hold the old one until they restart", v.fields()...)
 	}
 	v.noteStale(f.stale, now)
-	failed := errors.Join(f.err, f.leftover)
-	if failed == nil {
-		v.failures, v.retryAt, v.diskErr = 0, time.Time{}, nil
-		if f.blocked != nil {
-			v.diskErr = volumeErrorf(ReasonDisk, "%v", f.blocked)
-		}
+	v.retryAt, v.restAt, v.diskErr = time.Time{}, time.Time{}, nil
+	if wrong := errors.Join(f.err, f.leftover, f.blocked); wrong != nil {
+		v.diskErr = volumeErrorf(ReasonDisk, "%v", wrong)
+	}
+	if f.err == nil && f.leftover == nil {
+		v.failures = 0
 		return
 	}
 	v.failures++
-	v.retryAt = now.Add(rotation.Backoff(v.seed(), v.failures, v.soonest(now).Sub(now)))
-	v.verifyAt = v.retryAt
-	v.diskErr = volumeErrorf(ReasonDisk, "%v", failed)
+	v.verifyAt = now.Add(rotation.Backoff(v.seed(), v.failures, v.soonest(now).Sub(now)))
+	v.restAt = v.verifyAt
+	if f.err != nil { // what is left over keeps nothing new back
+		v.retryAt = v.verifyAt
+	}
 }
 
 // noteStale takes in which versions are there that are not current, oldest first.
@@ -184,7 +187,11 @@ func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]
 	if f.err == nil {
 		v.known, v.whole, v.version = true, version.Name != "", version.Name
 		for i, e := range version.Files {
-			v.files[e.Path] = published{sum: sums[i], mode: e.Mode, owner: e.Owner}
+			p := published{sum: sums[i], mode: e.Mode, owner: e.Owner, from: unknownSource}
+			if _, ok := claims[e.Path]; ok {
+				p.from = tokenLike
+			}
+			v.files[e.Path] = p
 		}
 		s.adopt(v, claims, server)
 	}
@@ -223,6 +230,7 @@ func (s *state) finishPublish(j *publishJob, r atomicwriter.Result, f found, now
 	s.observePublish(j, r, f, now)
 	s.tend(v, f, server)
 	s.noteRefused(v, j.refused)
+	v.mountpoints = j.mountpoints
 	wanted := s.end(v, now)
 	switch {
 	case f.err != nil && r.Outcome != atomicwriter.Written: // after the swap, an error is about leftovers

@@ -112,7 +112,7 @@ func TestAgainWhileAJobEnds(t *testing.T) {
 func TestNothingRemovedBeforeTheList(t *testing.T) {
 	r := newRig(t)
 	r.files[extra(5)] = map[string]simFile{"stray": {}}
-	r.s.orphans([]types.UID{uid(5), uid(1)}, r.now)
+	r.s.orphans(map[types.UID]bool{uid(5): true, uid(1): true}, r.now)
 	r.apply(lonePod(1, 3600))
 	r.apply(lonePod(2, 3600))
 	r.drain()
@@ -485,7 +485,7 @@ func TestUnselected(t *testing.T) {
 	}
 	again := newRig(t)
 	again.files, again.ahead, again.now = r.files, r.ahead, r.now
-	again.s.orphans([]types.UID{ours.UID}, again.now)
+	again.s.orphans(map[types.UID]bool{ours.UID: true}, again.now)
 	again.s.replace([]Wish{ours, other}, again.now)
 	again.run(9 * time.Minute)
 	if len(again.requests) != 1 || again.files[extra(1)] == nil {
@@ -495,5 +495,25 @@ func TestUnselected(t *testing.T) {
 	again.drain()
 	if again.files[extra(1)] != nil {
 		t.Error("it stays when it is gone")
+	}
+}
+
+// TestUnselectedWithARuntimesDirectory: a pod that is not selected mounts the root by subPath, so that the
+// runtime has made its directories, which are empty. After a restart it is still not ours, and nothing is asked for.
+func TestUnselectedWithARuntimesDirectory(t *testing.T) {
+	other := Desired(lonePod(2, 600), SelectAll)
+	other.Unselected = true
+	r := newRig(t)
+	r.s.replace([]Wish{other}, r.now)
+	r.drain()
+	if len(r.requests) != 0 {
+		t.Fatal("taken on")
+	}
+	next := newRig(t)
+	next.s.orphans(map[types.UID]bool{other.UID: false}, next.now) // pods/uid-2/volumes/kubernetes.io~projected/extra, empty
+	next.s.replace([]Wish{other}, next.now)
+	next.drain()
+	if len(next.requests) != 0 {
+		t.Errorf("%d requests for a pod that was never selected", len(next.requests))
 	}
 }

@@ -61,3 +61,6 @@ func firstElement(p string) string {
 	first, _, _ := strings.Cut(p, "/")
 	return first
 }
+
+// mounted reports whether the directories for mounts have been seen to.
+func (v *volume) mounted() bool { return slices.Equal(v.mountpoints, v.wish.Mountpoints) }

@@ -3,6 +3,7 @@ package projector
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/token-projector/token-projector/atomicwriter"
@@ -115,5 +117,81 @@ func TestMountpointOfAnEphemeralContainer(t *testing.T) {
 	j := r.flight(isPublish)
 	if diff := cmp.Diff([]string{"debug"}, j.publish.mountpoints); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestReadyMeansMountpoints: a container may start when the directories for its mounts are there: after an
+// ephemeral container was added, and after a restart during which it was.
+func TestReadyMeansMountpoints(t *testing.T) {
+	r := newRig(t)
+	pod := lonePod(1, 86400)
+	r.apply(pod)
+	r.s.replace(r.wishes(), r.now)
+	r.drain()
+	debug := corev1.EphemeralContainer{}
+	debug.VolumeMounts = mounting("extra", "/a", "x", "/a/debug").VolumeMounts
+	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{debug}
+	r.apply(pod)
+	if ready, _ := r.s.ready(pod.UID, r.server()); ready {
+		t.Error("ready before its mount point is made")
+	}
+	next := r.restarted(time.Second)
+	next.apply(pod)
+	made := false
+	for range 60 {
+		for _, j := range next.turn() {
+			made = made || j.publish != nil
+		}
+		for len(next.flying) > 0 {
+			next.finish(next.flying[0])
+		}
+		next.pass(time.Second)
+	}
+	if ready, _ := next.s.ready(pod.UID, next.server()); ready && !made {
+		t.Error("after a restart: ready for a minute, and no job has made the mount point")
+	}
+}
+
+// TestMountpointsAreLeftAlone: a publish that finds the directories as they are to be changes nothing about them, not
+// even for a moment: their watch would wake the next publish, for ever.
+func TestMountpointsAreLeftAlone(t *testing.T) {
+	root := openTestRoot(t, memoryDir(t))
+	defer root.Close()
+	d := disk{root: root}
+	group := os.Getegid()
+	job := &publishJob{key: extra(1), now: time.Unix(1e9, 0), mountpoints: []string{"a/b"}, group: &group}
+	changed := func() map[string]unix.Timespec {
+		times := make(map[string]unix.Timespec)
+		for _, p := range []string{".", "a", "a/b"} {
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(root.Path(extra(1)), p), &st); err != nil {
+				t.Fatal(err)
+			}
+			times[p] = st.Ctim
+		}
+		return times
+	}
+	publish := func() {
+		if _, f := d.publish(job); f.err != nil || f.blocked != nil {
+			t.Fatal(f.err, f.blocked)
+		}
+	}
+	publish()
+	planted := changed()
+	for maps.Equal(planted, changed()) { // until the file system's clock has moved on, a change does not show
+		if err := os.Chmod(filepath.Join(root.Path(extra(1)), "a"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish()
+	if info, err := os.Stat(filepath.Join(root.Path(extra(1)), "a")); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("not repaired: %v, %v", info.Mode(), err)
+	}
+	before := changed()
+	for range 100 { // some of them in another tick of that clock
+		publish()
+	}
+	if after := changed(); !maps.Equal(before, after) {
+		t.Errorf("changed from %v to %v", before, after)
 	}
 }

@@ -84,6 +84,9 @@ func (v *volume) nextDisk(now time.Time) (at, deadline time.Time, ok bool) {
 		if len(v.stale) > 0 && v.stale[0].at.Add(staleAge).Before(at) {
 			at = v.stale[0].at.Add(staleAge)
 		}
+		if at = later(at, v.restAt); !v.mounted() {
+			at = now
+		}
 		at = later(at, v.repairedAt.Add(v.pace))
 	default:
 		return at, deadline, false
@@ -144,7 +147,7 @@ func (s *state) evaluate(v *volume, objects bool) content {
 	n := 0
 	for i := range v.wish.Sources {
 		src := &v.wish.Sources[i]
-		c.source = i + 1
+		c.source = src.Index + 1
 		switch {
 		case src.Token != nil:
 			c.addToken(&v.tokens[n])
@@ -189,7 +192,7 @@ func (s *state) examine(v *volume, now time.Time) {
 // validate refuses paths that only the objects' keys brought together.
 func (c *content) validate() *VolumeError {
 	if err := atomicwriter.ValidatePaths(slices.Sorted(maps.Keys(c.files))); err != nil {
-		return &VolumeError{ReasonInvalid, err.Error()}
+		return volumeErrorf(ReasonInvalid, "%v", err)
 	}
 	return nil
 }
@@ -230,15 +233,25 @@ func (c *content) addToken(t *token) {
 	c.tokens[f.Path] = t
 }
 
-// keep has a failing source give what it gave to the published version. Of a
-// version from before a restart, only what its items name is known to be its.
+// keep has a failing source give what it gave to the published version.
 func (c *content) keep(src *ObjectSource) {
 	for path, old := range c.of.files {
-		named := func(i Item) bool { return i.Path == path }
-		if old.from == c.source || old.from == 0 && slices.ContainsFunc(src.Items, named) {
+		if c.gave(src, path, old) {
 			c.put(old.kept(path))
 		}
 	}
+}
+
+// gave reports whether the source that is being evaluated gave a published file.
+// Of a version from before a restart it is known of what its items name, and
+// guessed of what stands in a token's place and is none, for want of another giver.
+func (c *content) gave(src *ObjectSource, path string, old published) bool {
+	if src.Items != nil {
+		named := func(i Item) bool { return i.Path == path }
+		return (old.from == c.source || old.from == unknownSource) && slices.ContainsFunc(src.Items, named)
+	}
+	_, given := c.files[path]
+	return old.from == c.source || old.from == unknownSource && c.tokens[path] != nil && !given
 }
 
 // keepRest keeps what stands in the place of a token that is still to come, and
@@ -246,14 +259,14 @@ func (c *content) keep(src *ObjectSource) {
 // knows. What a working source does not give any more goes.
 func (c *content) keepRest() {
 	for path, old := range c.of.files {
-		if _, ok := c.files[path]; !ok && (c.tokens[path] != nil || old.from == 0) {
+		if _, ok := c.files[path]; !ok && (c.tokens[path] != nil || old.from == unknownSource) {
 			c.files[path], c.from[path] = old.kept(path), old.from
 		}
 	}
 }
 
 func (p published) kept(path string) atomicwriter.File {
-	return atomicwriter.File{Path: path, Keep: &p.sum, Mode: p.mode, Owner: &p.owner}
+	return atomicwriter.File{Path: path, Keep: &p.sum, Mode: p.mode.Perm(), Owner: &p.owner}
 }
 
 // addObject adds the projected keys of an object (pkg/volume/configmap/configmap.go,

@@ -43,7 +43,9 @@ func (s *state) report(v *volume, sources *VolumeError, now time.Time) {
 func (v *volume) tokenErrors() []*VolumeError {
 	var errs []*VolumeError
 	for i := range v.tokens {
-		errs = append(errs, v.tokens[i].err)
+		if t := &v.tokens[i]; !t.shadowed { // nobody asks for it any more
+			errs = append(errs, t.err)
+		}
 	}
 	return errs
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -282,19 +283,40 @@ func (r *Root) inspect() error {
 	return err
 }
 
-// pods lists the pods that have a directory.
-func (r *Root) pods() ([]types.UID, error) {
+// pods lists the pods that have a directory, and whether something is published
+// in it: a runtime makes empty ones for subPath mounts.
+func (r *Root) pods() (map[types.UID]bool, error) {
 	dir, err := r.dir.Open(podsName)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
 	names, err := dir.Names()
-	uids := make([]types.UID, 0, len(names))
+	found := make(map[types.UID]bool, len(names))
 	for _, n := range names {
-		uids = append(uids, types.UID(n))
+		found[types.UID(n)] = publishedIn(dir, n)
 	}
-	return uids, err
+	return found, err
+}
+
+// publishedIn reports whether a volume of the pod holds anything; what cannot be
+// read may.
+func publishedIn(pods *atomicwriter.Dir, uid string) bool {
+	volumes, err := pods.Open(uid + "/" + volumesPath)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer volumes.Close()
+	names, err := volumes.Names()
+	return err != nil || slices.ContainsFunc(names, func(name string) bool {
+		volume, err := volumes.Open(name)
+		if err != nil {
+			return true
+		}
+		defer volume.Close()
+		entries, err := volume.Names()
+		return err != nil || len(entries) > 0
+	})
 }
 
 // Path is where the volume is, or will be, published.

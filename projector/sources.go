@@ -32,11 +32,12 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 			return Volume{Name: v.Name, Err: err.in(fmt.Sprintf("source %d", i))}
 		}
 		for _, s := range parts {
+			s.Index = i
 			out.Sources = append(dropShadowed(out.Sources, s), s)
 		}
 	}
 	if err := atomicwriter.ValidatePaths(staticPaths(out.Sources)); err != nil {
-		return Volume{Name: v.Name, Err: &VolumeError{ReasonInvalid, err.Error()}}
+		return Volume{Name: v.Name, Err: volumeErrorf(ReasonInvalid, "%v", err)}
 	}
 	cleanPaths(out.Sources)
 	out.Group = attrs.group

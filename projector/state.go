@@ -68,6 +68,7 @@ type pod struct {
 	wish    Wish
 	volumes map[string]*volume
 	gone    bool  // wanted no more: its directory is to be removed
+	bare    bool  // only its directory was found, and nothing published in it
 	again   *Wish // what is wanted after all, once the jobs in flight have ended
 
 	removing bool // the job is in flight
@@ -95,11 +96,13 @@ type volume struct {
 	stale   []staleVersion
 	watch   watchHandle
 
-	seen     time.Duration // Mono, when the pod was first seen
-	since    time.Time     // the same in server time
-	verifyAt time.Time     // server time
-	retryAt  time.Time     // no disk job before; zero: no failure
-	failures int           // of disk jobs, in a row
+	seen        time.Duration // Mono, when the pod was first seen
+	since       time.Time     // the same in server time
+	verifyAt    time.Time     // server time
+	restAt      time.Time     // no disk job that only looks and sweeps before; zero: no old version resists
+	mountpoints []string      // that a job has seen to
+	retryAt     time.Time     // no disk job before; zero: no failure
+	failures    int           // of disk jobs, in a row
 
 	pace       time.Duration // of repairs, while somebody keeps altering the volume
 	repairedAt time.Time
@@ -116,8 +119,14 @@ type published struct {
 	sum   [32]byte
 	mode  fs.FileMode
 	owner atomicwriter.Owner
-	from  int // the source that gave it, from 1; 0: not known, it was there before us
+	from  int // the source that gave it, from 1; or one of the two below
 }
+
+// What published.from is for files that were there before us.
+const (
+	unknownSource = 0  // any
+	tokenLike     = -1 // a token source, by the look of it
+)
 
 // staleVersion is a version that is current no more, and since when. Readers
 // that opened it finish within staleAge.
@@ -248,6 +257,7 @@ func (v *volume) shift(d time.Duration) {
 	move(&v.since)
 	move(&v.verifyAt)
 	move(&v.retryAt)
+	move(&v.restAt)
 	move(&v.repairedAt)
 	for i := range v.stale {
 		move(&v.stale[i].at)

@@ -89,7 +89,7 @@ func TestStatusAfterRestart(t *testing.T) {
 	r.touchCA()
 	r.drain()
 	next := r.restarted(time.Minute)
-	next.s.orphans([]types.UID{uid(1)}, next.now)
+	next.s.orphans(map[types.UID]bool{uid(1): true}, next.now)
 	next.apply(testPod(1, "vault", 600))
 	next.drain()
 	for _, v := range next.s.status(next.now).of(uid(1)).Volumes {
@@ -106,7 +106,7 @@ func TestStatusAfterRestart(t *testing.T) {
 	if got := next.s.status(next.now).of(uid(1)).Volumes; len(got) != 1 || got[0].Name != "kube-api-access-x" {
 		t.Errorf("%+v", got)
 	}
-	next.s.orphans([]types.UID{uid(2)}, next.now)
+	next.s.orphans(map[types.UID]bool{uid(2): true}, next.now)
 	next.s.synced = true
 	next.s.settle(next.s.pods[uid(2)], next.now)
 	next.until(isRemoval)
@@ -137,7 +137,7 @@ func TestStatusIsACopy(t *testing.T) {
 func TestStatusGone(t *testing.T) {
 	r := newRig(t)
 	r.s.awaitStopped = true
-	r.s.orphans([]types.UID{uid(1), uid(2)}, r.now)
+	r.s.orphans(map[types.UID]bool{uid(1): true, uid(2): true}, r.now)
 	gone := func(n int) bool { return r.s.status(r.now).of(uid(n)).Gone }
 	if gone(1) || gone(2) {
 		t.Error("before the list")

@@ -132,7 +132,7 @@ func TestStoppedAfterRestart(t *testing.T) {
 	r := settledAwaiting(t, 2, 3600)
 	next := r.restarted(time.Minute)
 	next.s.awaitStopped = true
-	next.s.orphans([]types.UID{uid(0), uid(1)}, next.now)
+	next.s.orphans(map[types.UID]bool{uid(0): true, uid(1): true}, next.now)
 	next.s.replace([]Wish{Desired(lonePod(1, 3600), SelectAll)}, next.now)
 	next.run(time.Hour)
 	if len(next.files) != 2 {
@@ -183,4 +183,32 @@ func TestRunAwaitsStopped(t *testing.T) {
 			t.Errorf("not removed: %v", err)
 		}
 	})
+}
+
+// TestGonePodHoldsNoToken: a pod that is gone waits for Stopped; no token waits with it.
+func TestGonePodHoldsNoToken(t *testing.T) {
+	for name, ended := range map[string]bool{"the answer comes after it is gone": false, "and before": true} {
+		r := newRig(t)
+		r.s.awaitStopped = true
+		r.s.replace([]Wish{Desired(testPod(1, "", 0), SelectAll)}, r.now) // its configMap never comes
+		mint := r.until(isMint)
+		if ended {
+			r.finish(mint)
+			r.drain()
+		}
+		p := r.s.pods[uid(1)]
+		r.s.forget(uid(1), r.now)
+		if !ended {
+			r.finish(mint)
+		}
+		r.drain()
+		if r.s.pods[uid(1)] != p {
+			t.Fatal("not kept")
+		}
+		for _, v := range p.volumes {
+			if !v.tokens[0].fresh.empty() {
+				t.Errorf("%s: its token stays in memory until Stopped", name)
+			}
+		}
+	}
 }

@@ -144,7 +144,7 @@ func (v *volume) ready(now time.Time) bool {
 			return false
 		}
 	}
-	return v.whole && v.wish.Err == nil
+	return v.whole && v.mounted() && v.wish.Err == nil
 }
 
 // lacks says what keeps the pod's containers from starting.
