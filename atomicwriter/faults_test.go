@@ -276,3 +276,28 @@ func TestRemoveFaults(t *testing.T) {
 		t.Fatalf("only %d faults could be planted, want at least %d", steps, least)
 	}
 }
+
+// TestSync: with Sync, everything is synced before it is named: files, then their directories, then the volume's, and
+// the swap itself last. On memory nothing is.
+func TestSync(t *testing.T) {
+	ops := func(sync bool) (list []string) {
+		_, d := volume(t)
+		d.hook = func(op, name string, done bool) error {
+			if done && (op == "fsync" || op == "renameat" || op == "write") {
+				list = append(list, op)
+			}
+			return nil
+		}
+		o := at(0)
+		o.Sync = sync
+		publish(t, d, Written, files("a/b", "b", "token", "t"), o)
+		return list
+	}
+	want := []string{"write", "fsync", "write", "fsync", "fsync", "fsync", "fsync", "renameat", "fsync"}
+	if got := ops(true); !slices.Equal(got, want) {
+		t.Errorf("synced: %q, want %q", got, want)
+	}
+	if got := ops(false); slices.Contains(got, "fsync") {
+		t.Errorf("on memory: %q", got)
+	}
+}

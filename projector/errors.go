@@ -28,8 +28,15 @@ func (e *VolumeError) in(where string) *VolumeError {
 	return &VolumeError{e.Reason, where + ": " + e.Message}
 }
 
+// advice is what to do about a failure, where the message itself does not say.
+var advice = map[string]string{
+	ReasonInvalid:    "; correct the pod's spec and create the pod anew",
+	ReasonUnreadable: "; let the node read it",
+	ReasonDisk:       "; look at the space, owner and mounts of the root directory",
+}
+
 func volumeErrorf(reason, format string, args ...any) *VolumeError {
-	return &VolumeError{reason, fmt.Sprintf(format, args...)}
+	return &VolumeError{reason, fmt.Sprintf(format, args...) + advice[reason]}
 }
 
 func unsupported(what string) *VolumeError {

@@ -84,7 +84,7 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 		t.retryAt = server.Add(max(pause, min(failed.RetryAfter, time.Minute)))
 	}
 	if t.life.Expires.IsZero() || !server.Before(t.due) { // a probe that came early changes nothing yet
-		t.err = volumeErrorf(ReasonTokenRequest, "token %q (audience %q): %v", t.source.Path, t.source.Audience, failed)
+		t.err = volumeErrorf(ReasonTokenRequest, "token %q (audience %q): %v; %s", t.source.Path, t.source.Audience, failed, failed.advice())
 	}
 }
 

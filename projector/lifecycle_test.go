@@ -168,9 +168,12 @@ func TestVolumeNoLongerWanted(t *testing.T) {
 	r.apply(testPod(1, "vault", 600))
 	r.touchCA()
 	r.drain()
+	token, asked := r.files[extra(1)]["extra-token"], len(r.requests)
 	r.apply(lonePod(1, 600))
 	r.drain()
-	asked := len(r.requests)
+	if len(r.requests) != asked || r.files[extra(1)]["extra-token"] != token {
+		t.Error("the other volume's token was asked for again")
+	}
 	r.run(3 * time.Hour)
 	for _, q := range r.requests[asked:] {
 		if q.Audience != "vault" {

@@ -61,6 +61,23 @@ func (e *MintError) Error() string {
 	return fmt.Sprintf("%d: %s", e.Code, e.Message)
 }
 
+// advice is what to do about it. It is asked for again in any case.
+func (e *MintError) advice() string {
+	switch {
+	case e.ofServer():
+		return "look at the API server, and the way to it"
+	case e.Code == http.StatusForbidden:
+		return "let the node request it: for a pod of its own, with an audience of the pod's spec"
+	case e.Code == http.StatusNotFound:
+		return "create the service account, or delete the pod"
+	case e.Code == http.StatusConflict:
+		return "create the pod anew: this one, or its service account, was replaced"
+	case e.Code == unusable:
+		return "look at the API server's signer"
+	}
+	return "correct what the pod asks for"
+}
+
 // label is the value of the metric label code.
 func (e *MintError) label() string {
 	switch e.Code {

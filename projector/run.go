@@ -34,7 +34,7 @@ type Config struct {
 	// Client watches pods and the objects their volumes name. Nil: the caller
 	// feeds Replace, Apply, Forget and Touch itself.
 	Client      kubernetes.Interface
-	PodSelector labels.Selector // of the pods to take on, by their labels when first seen; nil: all of the node
+	PodSelector labels.Selector // of the pods to take on, once their labels match; nil: all of the node
 	Selection   Selection       // "": SelectAll
 	MaxInFlight int             // TokenRequests in flight; 0: DefaultMaxInFlight
 
@@ -189,7 +189,8 @@ func (p *Projector) Forget(uid types.UID) {
 }
 
 // Touch takes in what an object holds; nil data: it does not exist. The
-// Projector keeps data.
+// Projector keeps data. An object that no volume names, or none yet, is ignored:
+// tell of a pod first, then of its objects.
 func (p *Projector) Touch(ref ObjectRef, data map[string][]byte) {
 	p.send(func(s *state, now rotation.Time) { s.touch(ref, data, now) })
 }
@@ -199,7 +200,8 @@ func (p *Projector) Verify(k Key) {
 	p.send(func(s *state, now rotation.Time) { s.verify(k, now) })
 }
 
-// Hear takes in the server's time from any answer; see HearServer.
+// Hear takes in the server's time from any answer; see HearServer. It waits for
+// Run, as all the others do: what is heard before must be dropped.
 func (p *Projector) Hear(server time.Time, sent, received rotation.Time) {
 	p.send(func(s *state, _ rotation.Time) { s.hear(server, sent, received) })
 }

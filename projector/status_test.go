@@ -42,9 +42,9 @@ func TestStatus(t *testing.T) {
 		Name: "extra", State: "failed", Version: r.volume(extra(1)).version, Tokens: []TokenStatus{{
 			Path: "extra-token", Audience: "vault", State: "stale", Issued: issuedAt, Expires: issuedAt.Add(10 * time.Minute),
 			RefreshDue: r.volume(extra(1)).tokens[0].retryAt,
-			Error:      &VolumeError{ReasonTokenRequest, `token "extra-token" (audience "vault"): 403: refused`},
+			Error:      &VolumeError{ReasonTokenRequest, `token "extra-token" (audience "vault"): 403: refused; let the node request it: for a pod of its own, with an audience of the pod's spec`},
 		}},
-		Error: &VolumeError{ReasonTokenRequest, `token "extra-token" (audience "vault"): 403: refused`},
+		Error: &VolumeError{ReasonTokenRequest, `token "extra-token" (audience "vault"): 403: refused; let the node request it: for a pod of its own, with an audience of the pod's spec`},
 	}}}
 	if diff := cmp.Diff(want, one); diff != "" {
 		t.Error(diff)

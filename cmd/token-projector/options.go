@@ -40,7 +40,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig with the node's credentials (default: in-cluster, impersonating the node)")
 	f.StringVar(&o.rootDir, "root-dir", "/run/token-projector", "directory for everything published; best on tmpfs")
 	f.StringVar(&o.volumes, "volumes", string(projector.SelectAll), "which projected token volumes to serve: all, or unmounted, those no container mounts")
-	f.StringVar(&o.podSelector, "pod-selector", "", "label selector of the pods to serve, by their labels when first seen (default: every pod of the node)")
+	f.StringVar(&o.podSelector, "pod-selector", "", "label selector of the pods to take on; one that is served stays so (default: every pod of the node)")
 	f.IntVar(&o.maxInFlight, "max-in-flight", projector.DefaultMaxInFlight, "TokenRequests in flight at most")
 	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9477", "address of /metrics; port 0 picks a free one")
 	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9478", "address of /healthz and /readyz; port 0 picks a free one")

@@ -84,6 +84,7 @@ func TestPodsOfEveryKind(t *testing.T) {
 	w.waitGone(dying...)
 	for _, pod := range append(living, bystander) {
 		w.boundTo(pod)
+		wantOwner(t, w.path(pod, apiVolume(pod), "token"), os.Geteuid(), os.Getegid())
 	}
 	for path, token := range w.contents(append(living, bystander)...) {
 		if string(token) != string(before[path]) {

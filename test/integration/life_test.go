@@ -272,6 +272,11 @@ func TestUnsupported(t *testing.T) {
 	if got := d.metric("token_projector_volumes", "state", "failed"); got != 1 {
 		t.Errorf("failed volumes: %v, want 1", got)
 	}
+	eventually(t, "an event", func() bool {
+		events, err := fakeapi.List[*corev1.Event](w.api, "demo")
+		check(t, err)
+		return len(events) == 1 && events[0].Reason == "ProjectionFailed" && strings.Contains(events[0].Message, "podCertificate is not supported")
+	})
 	if d.probe("/readyz") != http.StatusOK {
 		t.Error("one failing volume makes the daemon unready")
 	}

@@ -192,6 +192,9 @@ func TestOwners(t *testing.T) {
 		want = 1
 	}
 	eventually(t, "all volumes ready", func() bool { return d.metric("token_projector_volumes", "state", "ready") == 8 })
+	if !strings.Contains(d.Output(), `"filesystem":"`) {
+		t.Error("it does not say what file system the root is on")
+	}
 	if got := strings.Count(d.Output(), "may not give files"); got != want {
 		t.Errorf("said %d times that it may not chown, want %d", got, want)
 	}
@@ -271,8 +274,8 @@ func TestEventsAreLimited(t *testing.T) {
 	d.Terminate()
 }
 
-// TestUnmounted: with --volumes=unmounted, what a container mounts is not ours; the directories that a runtime makes on
-// the way to a subPath mount, before or after us, are filled and opened, not replaced.
+// TestUnmounted: with --volumes=unmounted, what a container mounts is not ours; the directories that a runtime has made on
+// the way to a subPath mount are filled and opened, not replaced.
 func TestUnmounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeapi.Options{})
