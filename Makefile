@@ -66,7 +66,7 @@ bench: ## every benchmark, BENCHTIME (1s) each; BENCH is a pattern
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
 
 .PHONY: conformance
-conformance: ## the daemon against a real kube-apiserver and etcd, built from source
+conformance: ## against a real kube-apiserver and etcd, and the kubelet's own code
 	cd test/conformance && $(GO) test -count=1 -timeout 40m ./...
 
 .PHONY: e2e

@@ -1,7 +1,6 @@
 package projector
 
 import (
-	"bytes"
 	"maps"
 	"slices"
 
@@ -273,64 +272,6 @@ func (s *state) orphans(found map[types.UID]bool, now rotation.Time) {
 	}
 }
 
-// watchObjects notes the volume as a user of the objects it is made of.
-func (s *state) watchObjects(v *volume) {
-	for i := range v.wish.Sources {
-		src := v.wish.Sources[i].Object
-		if src == nil {
-			continue
-		}
-		o := s.objects[src.Ref]
-		if o == nil {
-			o = &object{users: make(map[*volume]bool)}
-			s.objects[src.Ref] = o
-			s.watching = append(s.watching, src.Ref)
-		}
-		o.users[v] = true
-		v.uses = append(v.uses, src.Ref)
-	}
-}
-
-// releaseObjects ends that use; an object without users is watched no more.
-func (s *state) releaseObjects(v *volume) {
-	for _, ref := range v.uses {
-		o := s.objects[ref]
-		if o == nil {
-			continue
-		}
-		if delete(o.users, v); len(o.users) == 0 {
-			delete(s.objects, ref)
-			s.released = append(s.released, ref)
-		}
-	}
-	v.uses = nil
-}
-
-// touch takes in what an object holds now; nil data: it does not exist.
-func (s *state) touch(ref ObjectRef, data map[string][]byte, now rotation.Time) {
-	o := s.objects[ref]
-	if o == nil {
-		return
-	}
-	same := o.known && o.err == "" && (data == nil) == (o.data == nil) && maps.EqualFunc(data, o.data, bytes.Equal)
-	o.known, o.data, o.err, o.refused = true, data, "", false
-	if same {
-		return
-	}
-	s.reexamine(o, now)
-}
-
-// untouchable takes in why an object cannot be read, or that it can again, which
-// is ""; what it last held stays.
-func (s *state) untouchable(ref ObjectRef, why string, refused bool, now rotation.Time) {
-	o := s.objects[ref]
-	if o == nil || o.err == why {
-		return
-	}
-	o.err, o.refused = why, refused
-	s.reexamine(o, now)
-}
-
 // unwatchable takes in why the pods cannot be watched, or that they can, which is "".
 func (s *state) unwatchable(why string) {
 	switch {
@@ -340,57 +281,4 @@ func (s *state) unwatchable(why string) {
 		s.log.Info("pods are watched again")
 	}
 	s.podsErr = why
-}
-
-func (s *state) reexamine(o *object, now rotation.Time) {
-	for v := range o.users {
-		server := s.server(now)
-		s.examine(v, server)
-		s.plan(v, server)
-	}
-}
-
-// verify takes in a hint that a volume's directory may have been changed.
-func (s *state) verify(k Key, now rotation.Time) {
-	p := s.pods[k.PodUID]
-	if p == nil || p.volumes[k.Volume] == nil {
-		return
-	}
-	s.verifyVolume(p.volumes[k.Volume], now)
-}
-
-// hint takes in that something happened to a watched directory.
-func (s *state) hint(descriptor int, now rotation.Time) {
-	if v := s.watched[descriptor]; v != nil {
-		s.verifyVolume(v, now)
-		return
-	}
-	if len(s.stray) >= maxStray {
-		clear(s.stray) // of watches that have long been closed
-	}
-	s.stray[descriptor] = true
-}
-
-const maxStray = 4096
-
-// hintsLost takes in that the kernel dropped events: any volume may have changed.
-func (s *state) hintsLost(err error, now rotation.Time) {
-	s.log.Warn("events on disk were lost; reading every volume", zap.Error(err))
-	for _, p := range s.pods {
-		for _, v := range p.volumes {
-			s.verifyVolume(v, now)
-		}
-	}
-}
-
-func (s *state) verifyVolume(v *volume, now rotation.Time) {
-	if v.busy { // the job may have looked already
-		v.hinted = true
-		return
-	}
-	at := s.server(now).Add(hintDelay)
-	if v.verifyAt.After(at) {
-		v.verifyAt = at
-		s.plan(v, s.server(now))
-	}
 }

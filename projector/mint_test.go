@@ -230,10 +230,11 @@ func TestMintUnusable(t *testing.T) {
 		"JWT expired": {func(a *authenticationv1.TokenRequest) {
 			a.Status.Token = altered(map[string]any{"iat": issuedAt.Unix() - 900, "exp": issuedAt.Unix() - 300})
 		}, "lifetime"},
-		"opaque, no life": {func(a *authenticationv1.TokenRequest) { a.Status.Token, a.Spec.ExpirationSeconds = "opaque", nil }, "lifetime"},
-		"negative life":   {func(a *authenticationv1.TokenRequest) { a.Spec.ExpirationSeconds = new(int64(-5)) }, "lifetime"},
-		"zero life":       {func(a *authenticationv1.TokenRequest) { a.Spec.ExpirationSeconds = new(int64(0)) }, "lifetime"},
-		"endless":         {func(a *authenticationv1.TokenRequest) { a.Spec.ExpirationSeconds = new(int64(1 << 62)) }, "lifetime"},
+		"opaque, no life":        {func(a *authenticationv1.TokenRequest) { a.Status.Token, a.Spec.ExpirationSeconds = "opaque", nil }, "lifetime"},
+		"negative life":          {func(a *authenticationv1.TokenRequest) { a.Spec.ExpirationSeconds = new(int64(-5)) }, "lifetime"},
+		"zero life":              {func(a *authenticationv1.TokenRequest) { a.Spec.ExpirationSeconds = new(int64(0)) }, "lifetime"},
+		"no expirationTimestamp": {func(a *authenticationv1.TokenRequest) { a.Status.ExpirationTimestamp = metav1.Time{} }, "lifetime"},
+		"endless":                {func(a *authenticationv1.TokenRequest) { a.Spec.ExpirationSeconds = new(int64(1 << 62)) }, "lifetime"},
 	} {
 		answer := answered()
 		tt.change(answer)

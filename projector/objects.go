@@ -1,10 +1,12 @@
 package projector
 
 import (
+	"bytes"
 	"encoding/pem"
 	"maps"
 	"slices"
 
+	"github.com/token-projector/token-projector/rotation"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -51,8 +53,8 @@ func joinTrustBundles(held map[string]runtime.Object) []byte {
 
 // NormalizeTrustBundles puts the certificates of PEM bundles together, each
 // once and without headers or comments, as the kubelet projects them. The order
-// tells consumers nothing: the kubelet shuffles, and changes its order at every
-// restart; here it is sorted, so that the same certificates are the same bytes.
+// tells consumers nothing: the kubelet shuffles, anew whenever a cache of
+// five minutes expires; here it is sorted, so that the same certificates are the same bytes.
 func NormalizeTrustBundles(bundles ...string) []byte {
 	certificates := make(map[string]bool)
 	for _, bundle := range bundles {
@@ -65,4 +67,70 @@ func NormalizeTrustBundles(bundles ...string) []byte {
 		joined = append(joined, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(der)})...)
 	}
 	return joined
+}
+
+// watchObjects notes the volume as a user of the objects it is made of.
+func (s *state) watchObjects(v *volume) {
+	for i := range v.wish.Sources {
+		src := v.wish.Sources[i].Object
+		if src == nil {
+			continue
+		}
+		o := s.objects[src.Ref]
+		if o == nil {
+			o = &object{users: make(map[*volume]bool)}
+			s.objects[src.Ref] = o
+			s.watching = append(s.watching, src.Ref)
+		}
+		o.users[v] = true
+		v.uses = append(v.uses, src.Ref)
+	}
+}
+
+// releaseObjects ends that use; an object without users is watched no more.
+func (s *state) releaseObjects(v *volume) {
+	for _, ref := range v.uses {
+		o := s.objects[ref]
+		if o == nil {
+			continue
+		}
+		if delete(o.users, v); len(o.users) == 0 {
+			delete(s.objects, ref)
+			s.released = append(s.released, ref)
+		}
+	}
+	v.uses = nil
+}
+
+// touch takes in what an object holds now; nil data: it does not exist.
+func (s *state) touch(ref ObjectRef, data map[string][]byte, now rotation.Time) {
+	o := s.objects[ref]
+	if o == nil {
+		return
+	}
+	same := o.known && o.err == "" && (data == nil) == (o.data == nil) && maps.EqualFunc(data, o.data, bytes.Equal)
+	o.known, o.data, o.err, o.refused = true, data, "", false
+	if same {
+		return
+	}
+	s.reexamine(o, now)
+}
+
+// untouchable takes in why an object cannot be read, or that it can again, which
+// is ""; what it last held stays.
+func (s *state) untouchable(ref ObjectRef, why string, refused bool, now rotation.Time) {
+	o := s.objects[ref]
+	if o == nil || o.err == why {
+		return
+	}
+	o.err, o.refused = why, refused
+	s.reexamine(o, now)
+}
+
+func (s *state) reexamine(o *object, now rotation.Time) {
+	for v := range o.users {
+		server := s.server(now)
+		s.examine(v, server)
+		s.plan(v, server)
+	}
 }

@@ -18,6 +18,37 @@ import (
 func TestPodAPIRules(t *testing.T) {
 	const namespace = "rules"
 	createNamespace(t, namespace)
+	for name, tt := range podAPIRules() {
+		volume := projected("v", tt.sources...)
+		volume.Projected.DefaultMode = tt.mode
+		pod := newPod(namespace, "pod", appAccount, "", volume)
+		options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+		stored, err := client.CoreV1().Pods(namespace).Create(t.Context(), pod, options)
+		switch {
+		case tt.server == "" && err != nil:
+			t.Errorf("%s: the server refuses it: %v", name, err)
+		case tt.server != "" && (!apierrors.IsInvalid(err) || !strings.Contains(err.Error(), tt.server)):
+			t.Errorf("%s: the server says %v, want %q", name, err, tt.server)
+		}
+		if tt.server != "" {
+			stored = withDefaults(pod)
+		}
+		stored.UID = "uid"
+		if err := judged(stored, tt.ours); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// podAPIRule is one projected volume, and what is said of it.
+type podAPIRule struct {
+	mode    *int32
+	sources []corev1.VolumeProjection
+	server  string // what it refuses with; "": accepted
+	ours    string // reason of our error; "": projected
+}
+
+func podAPIRules() map[string]podAPIRule {
 	token := func(change func(*corev1.ServiceAccountTokenProjection)) corev1.VolumeProjection {
 		p := &corev1.ServiceAccountTokenProjection{Audience: "a", Path: "token"}
 		if change != nil {
@@ -37,12 +68,7 @@ func TestPodAPIRules(t *testing.T) {
 	}
 	both := token(nil)
 	both.ConfigMap = item("x").ConfigMap
-	for name, tt := range map[string]struct {
-		mode    *int32
-		sources []corev1.VolumeProjection
-		server  string // what it refuses with; "": accepted
-		ours    string // reason of our error; "": projected
-	}{
+	return map[string]podAPIRule{
 		"nothing said":        {nil, []corev1.VolumeProjection{token(nil)}, "", ""},
 		"no audience":         {nil, []corev1.VolumeProjection{token(func(p *corev1.ServiceAccountTokenProjection) { p.Audience = "" })}, "", ""},
 		"any audience":        {nil, []corev1.VolumeProjection{token(func(p *corev1.ServiceAccountTokenProjection) { p.Audience = "any thing, \"quoted\"" })}, "", ""},
@@ -68,25 +94,6 @@ func TestPodAPIRules(t *testing.T) {
 		"two items, a path":   {nil, []corev1.VolumeProjection{token(nil), item("x"), item("x")}, "conflicting duplicate paths", ""},
 		"below another":       {nil, []corev1.VolumeProjection{at("a"), at("a/b")}, "", projector.ReasonInvalid},
 		"the same, otherwise": {nil, []corev1.VolumeProjection{at("a"), at("./a")}, "", projector.ReasonInvalid},
-	} {
-		volume := projected("v", tt.sources...)
-		volume.Projected.DefaultMode = tt.mode
-		pod := newPod(namespace, "pod", appAccount, "", volume)
-		options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
-		stored, err := client.CoreV1().Pods(namespace).Create(t.Context(), pod, options)
-		switch {
-		case tt.server == "" && err != nil:
-			t.Errorf("%s: the server refuses it: %v", name, err)
-		case tt.server != "" && (!apierrors.IsInvalid(err) || !strings.Contains(err.Error(), tt.server)):
-			t.Errorf("%s: the server says %v, want %q", name, err, tt.server)
-		}
-		if tt.server != "" {
-			stored = withDefaults(pod)
-		}
-		stored.UID = "uid"
-		if err := judged(stored, tt.ours); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 const top = "../.."
 
 // named matches a test in a table's last column: its folder and its name.
-var named = regexp.MustCompile("`([a-z/-]+)/((?:Test|Fuzz|Benchmark|Example)[A-Za-z0-9_]+)`")
+var named = regexp.MustCompile("`([a-z0-9/-]+)/((?:Test|Fuzz|Benchmark|Example)[A-Za-z0-9_]+)`")
 
 // faults says what is wrong with the tables of a document: rows that name no test, or one that does not exist.
 func faults(document string, exists func(folder, test string) bool) []string {

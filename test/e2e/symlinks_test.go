@@ -34,8 +34,8 @@ const (
 )
 
 // TestProtectedSymlinks: with fs.protected_symlinks=1, as most machines and guests have it, the user whose pod it is, and
-// its group, read the token through the volume's links, after a rotation too. Others may not, by its mode. The check
-// sees a volume in which links were given to the user, in a sticky directory: kubernetes/kubernetes#137331.
+// its group, read the token through the volume's links. Others may not, by its mode. The check sees a volume as the
+// kubelet leaves it: links that were given to the user, in a sticky directory (kubernetes/kubernetes#137331, kubevirt/kubevirt#17792).
 func TestProtectedSymlinks(t *testing.T) {
 	setSysctl(t, "/proc/sys/fs/protected_symlinks", "1")
 	api, err := fakeapi.Start(fakeapi.Options{})
@@ -64,7 +64,7 @@ func TestProtectedSymlinks(t *testing.T) {
 	expectRead(t, volume, stranger, group, token)
 	expectDenied(t, volume, stranger, stranger)
 
-	planted := t.TempDir() // the kubelet's links, where a guest made the directory sticky
+	planted := t.TempDir() // as the kubelet's
 	check(t, os.Chmod(planted, 0o777|os.ModeSticky))
 	check(t, os.WriteFile(filepath.Join(planted, "real"), token, 0o644))
 	check(t, os.Symlink("real", filepath.Join(planted, "token")))

@@ -22,10 +22,10 @@ type difference struct {
 var (
 	directoryMode = &difference{
 		name:   "mode of the volume directory",
-		reason: "the kubelet's is an emptyDir's, which all may write; a mount protects it. Ours is read by others alone.",
+		reason: "the kubelet's is a tmpfs's, sticky, which all may write; a read-only mount protects it. Ours is read by others alone.",
 		adapt: func(t tree) {
 			directory := t["."]
-			directory.mode &^= 0o022
+			directory.mode &^= 0o1022
 			t["."] = directory
 		},
 	}
@@ -45,7 +45,7 @@ var (
 	}
 	bundleOrder = &difference{
 		name:   "order of trust bundles",
-		reason: "the kubelet shuffles them at every start, which writes them again for nothing. Ours are sorted.",
+		reason: "the kubelet shuffles them whenever its cache expires, which writes them again for nothing. Ours are sorted.",
 		adapt: func(t tree) {
 			for name, e := range t {
 				e.content = sortCertificates(e.content)

@@ -2,7 +2,10 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -44,10 +47,26 @@ func (k *kubelet) setUp(w *world, name string) (version, error) {
 	if pod.Spec.SecurityContext != nil {
 		args.FsGroup = pod.Spec.SecurityContext.FSGroup
 	}
+	if err := makeTmpfs(mounter.GetPath()); err != nil {
+		return version{}, fmt.Errorf("harness: %w", err)
+	}
 	if err := mounter.SetUp(args); err != nil {
 		return version{}, err
 	}
 	return readVersion(mounter.GetPath())
+}
+
+// makeTmpfs makes a directory that is not there with the mode of a tmpfs that is mounted without one. Nothing takes the
+// sticky bit away later.
+func makeTmpfs(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return errors.Join(err, os.Chmod(dir, 0o777|os.ModeSticky))
 }
 
 // allocatable is what containers without limits may use.
