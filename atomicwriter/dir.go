@@ -15,12 +15,14 @@ import (
 //
 // A Dir is not for concurrent use. It must be closed.
 type Dir struct {
-	fd     int
-	path   string // for error texts only; never opened again
-	self   Owner  // effective ids of this process
-	magic  int64  // type of the file system, as statfs tells it
-	hook   faultHook
-	listed bool // the descriptor has been listed and must be rewound
+	fd   int
+	path string // for error texts only; never opened again
+	self Owner  // effective ids of this process
+	// readsAll: this process reads files whatever their mode.
+	readsAll bool
+	magic    int64 // type of the file system, as statfs tells it
+	hook     faultHook
+	listed   bool // the descriptor has been listed and must be rewound
 }
 
 // ID identifies a directory while it exists; a directory that took the place of
@@ -30,7 +32,7 @@ type ID struct{ Dev, Ino uint64 }
 // OpenRoot opens the directory at an absolute or relative path of the
 // operator's choice. It is the only place where links in a path are followed.
 func OpenRoot(path string) (*Dir, error) {
-	d := &Dir{path: path, self: Owner{UID: unix.Geteuid(), GID: unix.Getegid()}}
+	d := &Dir{path: path, self: Owner{UID: unix.Geteuid(), GID: unix.Getegid()}, readsAll: readsAll()}
 	err := retry(func() (err error) {
 		d.fd, err = unix.Open(path, openDir|unix.O_CLOEXEC, 0)
 		return err
@@ -73,7 +75,7 @@ func (d *Dir) open(path string, resolve uint64) (*Dir, error) {
 // child is the Dir for a descriptor below d. As no mount lies between them,
 // the file system is the same.
 func (d *Dir) child(fd int, path string) *Dir {
-	return &Dir{fd: fd, path: d.path + "/" + path, self: d.self, magic: d.magic, hook: d.hook}
+	return &Dir{fd: fd, path: d.path + "/" + path, self: d.self, readsAll: d.readsAll, magic: d.magic, hook: d.hook}
 }
 
 // identify asks for the type of the file system.

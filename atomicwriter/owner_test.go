@@ -212,3 +212,39 @@ func withCapabilities(t *testing.T, keep []int, f func()) {
 		check(t, err)
 	}
 }
+
+// TestUnreadableMode: a mode that keeps the owner from reading is exact where a capability reads the file all the same;
+// elsewhere the owner may read, so that the file is not lost to the next comparison.
+func TestUnreadableMode(t *testing.T) {
+	dir, _ := volume(t)
+	wish := owned(files("token", "t"), Owner{UID: -1, GID: -1}, 0o044)
+	modes := map[bool]fs.FileMode{true: 0o444, false: 0o044}
+	for _, poor := range []bool{true, false} {
+		if !poor && os.Geteuid() != 0 {
+			break // nobody but root has the capability
+		}
+		var keep []int
+		if !poor {
+			keep = []int{unix.CAP_DAC_READ_SEARCH}
+		}
+		var outcomes []Outcome
+		withCapabilities(t, keep, func() {
+			root, err := OpenRoot(filepath.Dir(dir))
+			if err != nil {
+				return
+			}
+			defer root.Close()
+			if d, err := root.Open(filepath.Base(dir)); err == nil {
+				defer d.Close()
+				for n := range 2 {
+					r, _ := d.Publish(wish, at(n))
+					outcomes = append(outcomes, r.Outcome)
+				}
+			}
+		})
+		if !slices.Equal(outcomes, []Outcome{Written, Unchanged}) {
+			t.Errorf("without capabilities %v: %v", poor, outcomes)
+		}
+		expectMode(t, filepath.Join(dir, dataLink, "token"), modes[poor])
+	}
+}

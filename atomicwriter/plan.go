@@ -149,6 +149,9 @@ func (p *publication) settleFile(f *File) (w wanted, err error) {
 	if f.Owner != nil && f.Owner.GID != -1 {
 		w.owner.GID = f.Owner.GID
 	}
+	if w.owner.UID == p.d.self.UID && !p.d.readsAll {
+		w.mode |= 0o400
+	}
 	if f.Keep != nil {
 		p.keeps++
 		w.keep, w.sum = true, *f.Keep

@@ -23,7 +23,8 @@ type File struct {
 	// is ignored. If they are not there, the path is reported in Result.Lost.
 	Keep *[32]byte
 
-	// Mode holds permission bits only, and is set exactly, whatever the umask.
+	// Mode holds permission bits only, and is set exactly, whatever the umask. Where this
+	// process could not read its own file back, for want of a capability, its owner may.
 	Mode fs.FileMode
 
 	// Owner nil is the daemon's own effective uid and gid. It is compared

@@ -128,7 +128,10 @@ func (j *publishJob) refusedBy(err error, self atomicwriter.Owner) bool {
 	}
 	j.refused = append(j.refused, refused.Owner)
 	for i := range j.files {
-		j.files[i].Owner = new(allowed(*j.files[i].Owner, self, j.refused))
+		f := &j.files[i]
+		wanted := int64(f.Owner.GID)
+		f.Owner = new(allowed(*f.Owner, self, j.refused))
+		f.Mode = ungrouped(f.Mode, wanted, *f.Owner)
 	}
 	if j.group != nil && refused.Owner == (atomicwriter.Owner{UID: self.UID, GID: *j.group}) {
 		j.group = nil

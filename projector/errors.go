@@ -6,6 +6,7 @@ import "fmt"
 const (
 	ReasonUnsupported  = "Unsupported"        // the volume says something that is not built
 	ReasonInvalid      = "Invalid"            // the volume can never be projected as it stands
+	ReasonConflict     = "PathConflict"       // keys of an object and other paths of the volume exclude each other
 	ReasonMissing      = "ObjectMissing"      // an object or key it needs is not there
 	ReasonUnreadable   = "ObjectUnreadable"   // an object it needs may not or cannot be read
 	ReasonTokenRequest = "TokenRequestFailed" // a token was refused or not answered
@@ -13,7 +14,7 @@ const (
 )
 
 // Reasons lists every reason.
-var Reasons = []string{ReasonUnsupported, ReasonInvalid, ReasonMissing, ReasonUnreadable, ReasonTokenRequest, ReasonDisk}
+var Reasons = []string{ReasonUnsupported, ReasonInvalid, ReasonConflict, ReasonMissing, ReasonUnreadable, ReasonTokenRequest, ReasonDisk}
 
 // VolumeError says why a volume is not, or no longer, wholly as wanted.
 type VolumeError struct {
@@ -31,6 +32,7 @@ func (e *VolumeError) in(where string) *VolumeError {
 // advice is what to do about a failure, where the message itself does not say.
 var advice = map[string]string{
 	ReasonInvalid:    "; correct the pod's spec and create the pod anew",
+	ReasonConflict:   "; rename a key, or project single items",
 	ReasonUnreadable: "; let the node read it",
 	ReasonDisk:       "; look at the space, owner and mounts of the root directory",
 }

@@ -30,16 +30,21 @@ func (s *state) announce(v *volume, now time.Time) {
 	switch {
 	case v.err == nil:
 		s.news.Remove(v)
+		v.tellAt = time.Time{}
 		if v.told {
 			v.told = false
 			s.event(v, corev1.EventTypeNormal, EventRecovered, "is projected in full again")
 		}
 	case v.told, v.err.permanent(): // another failure, or one that no patience helps
-		s.news.Set(v, now, now)
+		s.tellAt(v, now)
 	default:
-		at := now.Add(eventGrace)
-		s.news.Set(v, at, at)
+		s.tellAt(v, now.Add(eventGrace))
 	}
+}
+
+func (s *state) tellAt(v *volume, at time.Time) {
+	v.tellAt = at
+	s.news.Set(v, at, at)
 }
 
 // tell sends the events that are due.
@@ -52,8 +57,7 @@ func (s *state) tell(now rotation.Time) {
 		}
 		s.event(v, corev1.EventTypeWarning, EventFailed, what)
 		v.told = true
-		again := server.Add(eventEvery)
-		s.news.Set(v, again, again)
+		s.tellAt(v, server.Add(eventEvery))
 	}
 }
 

@@ -111,3 +111,40 @@ func TestEventsAcrossAStep(t *testing.T) {
 		r.expectTold("after the step", "Warning ProjectionFailed|kube-root-ca.crt")
 	}
 }
+
+// TestJumpsTellNothingAnew: two API servers whose clocks are 5 s apart answer in turn. A failure that has been
+// told is told again every ten minutes, not at each answer; one that is new is told after its grace.
+func TestJumpsTellNothingAnew(t *testing.T) {
+	r := newRig(t)
+	r.apply(testPod(1, "", 0)) // its configMap is missing
+	r.s.touch(rootCA, nil, r.now)
+	r.run(10 * time.Second)
+	if n := len(r.events.Events); n != 1 {
+		t.Fatalf("told %d times", n)
+	}
+	for i := range 60 { // a minute
+		server := r.server()
+		if i%2 == 0 {
+			server = server.Add(5 * time.Second)
+		}
+		r.s.hear(server, r.now, r.now)
+		r.run(time.Second)
+	}
+	if n := len(r.events.Events); n != 1 {
+		t.Errorf("told %d times in a minute", n)
+	}
+	fresh := newRig(t)
+	fresh.apply(testPod(1, "", 0))
+	fresh.s.touch(rootCA, nil, fresh.now)
+	for i := range 60 {
+		server := fresh.server()
+		if i%2 == 0 {
+			server = server.Add(5 * time.Second)
+		}
+		fresh.s.hear(server, fresh.now, fresh.now)
+		fresh.run(time.Second)
+	}
+	if n := len(fresh.events.Events); n == 0 {
+		t.Error("a minute of failure, and nobody was told")
+	}
+}

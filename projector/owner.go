@@ -130,6 +130,15 @@ func (s *state) group(v *volume) *int {
 	return &wanted.GID
 }
 
+// ungrouped is the mode of a file whose group is not the wanted one: another
+// group has no right that not everybody has.
+func ungrouped(mode fs.FileMode, wanted int64, o atomicwriter.Owner) fs.FileMode {
+	if o.GID == int(wanted) {
+		return mode
+	}
+	return mode &^ (0o070 &^ (mode << 3))
+}
+
 // allowed is the owner that comes closest to o and was not refused. A daemon
 // that may not chown publishes all the same, and never more readable than asked.
 func allowed(o, self atomicwriter.Owner, refused []atomicwriter.Owner) atomicwriter.Owner {

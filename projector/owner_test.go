@@ -187,6 +187,18 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
+// TestUngrouped: a group that is not the wanted one has only what everybody has.
+func TestUngrouped(t *testing.T) {
+	for _, tt := range []struct{ mode, want fs.FileMode }{{0o640, 0o600}, {0o644, 0o644}, {0o440, 0o400}, {0o775, 0o755}, {0o070, 0}} {
+		if got := ungrouped(tt.mode, 9, atomicwriter.Owner{GID: 1}); got != tt.want {
+			t.Errorf("%v becomes %v, want %v", tt.mode, got, tt.want)
+		}
+		if got := ungrouped(tt.mode, 9, atomicwriter.Owner{GID: 9}); got != tt.mode {
+			t.Errorf("%v of the wanted group becomes %v", tt.mode, got)
+		}
+	}
+}
+
 // TestUserChangesWhileThePodRuns: an ephemeral container with another user changes whose the token is, at once and
 // without a new token. The kubelet waits for the next rotation.
 func TestUserChangesWhileThePodRuns(t *testing.T) {
@@ -248,7 +260,7 @@ func TestRefusedOwner(t *testing.T) {
 		t.Errorf("%d versions, %d requests: repaired for ever?", r.made, len(r.requests))
 	}
 	token := r.files[extra(1)]["extra-token"]
-	if token.owner != r.s.self || token.mode != 0o640 {
+	if token.owner != r.s.self || token.mode != 0o600 { // the daemon's group is not the pod's
 		t.Errorf("%v %v", token.owner, token.mode)
 	}
 	if n := r.count("may not give files"); n != 1 {

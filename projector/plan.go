@@ -192,13 +192,16 @@ func (s *state) examine(v *volume, now time.Time) {
 // validate refuses paths that only the objects' keys brought together.
 func (c *content) validate() *VolumeError {
 	if err := atomicwriter.ValidatePaths(slices.Sorted(maps.Keys(c.files))); err != nil {
-		return volumeErrorf(ReasonInvalid, "%v", err)
+		return volumeErrorf(ReasonConflict, "%v", err)
 	}
 	return nil
 }
 
 func (c *content) add(user *int64, f atomicwriter.File) {
 	f.Owner = new(c.owner(user))
+	if g := c.of.wish.Group; g != nil {
+		f.Mode = ungrouped(f.Mode, *g, *f.Owner)
+	}
 	c.put(f)
 }
 

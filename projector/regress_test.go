@@ -30,7 +30,7 @@ func TestConflictingKeys(t *testing.T) {
 	}
 	r.s.touch(rootCA, map[string][]byte{"ca.crt": []byte("new"), "labels": nil}, r.now)
 	r.run(20 * time.Minute)
-	if v.err == nil || v.err.Reason != ReasonInvalid {
+	if v.err == nil || v.err.Reason != ReasonConflict {
 		t.Errorf("the conflict is not reported: %v", v.err)
 	}
 	if c := r.onDisk(v.key, "token"); c.Lifetime.Expired(r.server()) {

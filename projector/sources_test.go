@@ -264,3 +264,26 @@ func TestWishWithErrAndSources(t *testing.T) {
 	}()
 	r.s.apply(w, r.now)
 }
+
+// TestWaitConflict: keys of a configMap that conflict with a path keep the first version back, but whoever edits
+// the configMap puts it right: no error that says never.
+func TestWaitConflict(t *testing.T) {
+	r := newRig(t)
+	whole := configMapSource("kube-root-ca.crt", "")
+	whole.ConfigMap.Items = nil
+	labels := namespaceSource()
+	labels.DownwardAPI.Items[0].Path = "labels/namespace"
+	pod := testPod(1, "", 0)
+	pod.Spec.Volumes = []corev1.Volume{projected("v", tokenSource("", 600, "token"), labels, whole)}
+	r.apply(pod)
+	r.s.touch(rootCA, map[string][]byte{"labels": nil}, r.now)
+	r.drain()
+	if done, err := r.s.ready(pod.UID, r.server()); done {
+		t.Errorf("WaitReady gives up: %v", err)
+	}
+	r.touchCA()
+	r.drain()
+	if ready, err := r.s.ready(pod.UID, r.server()); !ready || err != nil {
+		t.Errorf("%v %v", ready, err)
+	}
+}

@@ -111,6 +111,7 @@ type volume struct {
 	detached bool
 	err      *VolumeError // as last reported; nil: in order
 	told     bool         // by an event on the pod
+	tellAt   time.Time    // when it is to be told next; zero: there is nothing to tell
 	diskErr  *VolumeError
 }
 
@@ -240,8 +241,8 @@ func (s *state) shift(by time.Duration, now rotation.Time) {
 			v.shift(by)
 			v.doubt(s.now)
 			s.plan(v, s.now)
-			if v.err != nil && !v.gone && !p.gone {
-				s.announce(v, s.now) // from the new time on
+			if !v.tellAt.IsZero() && !v.gone && !p.gone {
+				s.tellAt(v, v.tellAt)
 			}
 		}
 		s.settle(p, now)
@@ -258,6 +259,7 @@ func (v *volume) shift(d time.Duration) {
 	move(&v.verifyAt)
 	move(&v.retryAt)
 	move(&v.restAt)
+	move(&v.tellAt)
 	move(&v.repairedAt)
 	for i := range v.stale {
 		move(&v.stale[i].at)

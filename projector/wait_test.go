@@ -144,7 +144,7 @@ func TestReadyNever(t *testing.T) {
 	r.apply(conflict)
 	r.s.touch(rootCA, map[string][]byte{"token": []byte("a"), "..bad": []byte("b")}, r.now)
 	r.drain()
-	r.wantVerdict(3, "a key that is no path", `Invalid: volume "kube-api-access-x": `)
+	r.wantVerdict(3, "a key that is no path, which can be renamed", "waits")
 }
 
 // TestLacks names, of every volume, what is missing, and nothing else.

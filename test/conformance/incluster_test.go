@@ -99,16 +99,16 @@ func ownedPod(nodeName string) *corev1.Pod {
 }
 
 // testOwnedInCluster: the DaemonSet's capabilities are enough for owners, as root has them. An ordinary user's sandbox
-// has no other ids: there the files are the daemon's own, with the same mode.
+// has no other ids: there the files are the daemon's own, and no group may read them.
 func testOwnedInCluster(t *testing.T, root string, pod *corev1.Pod) {
 	t.Helper()
 	dir := volumeDir(root, pod, vaultVolume)
 	eventually(t, func() error { return missing(dir, vaultFile) })
-	user, group, dirMode := 1234, 4321, uint32(0o2755)
+	user, group, mode, dirMode := 1234, 4321, uint32(0o640), uint32(0o2755)
 	if os.Geteuid() != 0 {
-		user, group, dirMode = os.Geteuid(), os.Getegid(), 0o755
+		user, group, mode, dirMode = os.Geteuid(), os.Getegid(), 0o600, 0o755
 	}
-	wantMode(t, filepath.Join(dir, vaultFile), 0o640, user, group)
+	wantMode(t, filepath.Join(dir, vaultFile), mode, user, group)
 	wantMode(t, dir, dirMode, os.Geteuid(), group)
 	wantMode(t, filepath.Join(dir, "..data"), dirMode, os.Geteuid(), group)
 }

@@ -61,7 +61,7 @@ func newNode(t *testing.T, name string) *node {
 }
 
 // start starts the daemon, or a next one, on the node's root.
-func (n *node) start(t *testing.T) {
+func (n *node) start(t *testing.T, flags ...string) {
 	t.Helper()
 	config, err := plane.Node(n.name)
 	if err != nil {
@@ -71,8 +71,9 @@ func (n *node) start(t *testing.T) {
 	if err := controlplane.WriteKubeconfig(kubeconfig, config); err != nil {
 		t.Fatal(err)
 	}
-	n.daemon = startDaemon(t, n.whole, "--node-name="+n.name, "--kubeconfig="+kubeconfig, "--root-dir="+n.root,
-		"--log-level=debug")
+	n.daemon = startDaemon(t, n.whole, append([]string{
+		"--node-name=" + n.name, "--kubeconfig=" + kubeconfig, "--root-dir=" + n.root, "--log-level=debug",
+	}, flags...)...)
 }
 
 // awaitFiles waits until every token of the pods is on disk, and ca.crt and namespace beside the API server's. It remembers

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,6 +31,8 @@ func TestWishes(t *testing.T) {
 	t.Run("events", n.testEvents)
 	t.Run("pods of every kind", n.testKinds)
 	t.Run("the same name again", n.testRecreated)
+	t.Run("moved by a StatefulSet", n.testMoved)
+	t.Run("a thousand at once", n.testThousand)
 	if err := n.terminate(t); err != nil {
 		t.Errorf("SIGTERM: %v, want exit code 0", err)
 	}
@@ -175,6 +178,9 @@ func (n *node) testDownward(t *testing.T) {
 	n.awaitContent(t, pod, "labels", "app=\"web\"\ntier=\"front\"")
 	allocatable("96Mi")
 	n.awaitContent(t, pod, "free", "96")
+	resize := []byte(`{"spec":{"containers":[{"name":"app","resources":{"limits":{"memory":"48Mi"}}}]}}`)
+	must[*corev1.Pod](t)(client.CoreV1().Pods(n.name).Patch(t.Context(), pod.Name, types.StrategicMergePatchType, resize, metav1.PatchOptions{}, "resize"))
+	n.awaitContent(t, pod, "limited", "48")
 }
 
 // An ephemeral container of another user changes the mode at once, and no token.
@@ -273,4 +279,72 @@ func (n *node) testRecreated(t *testing.T) {
 	}
 	eventually(t, func() error { return n.gone(old) })
 	n.seen = append(n.seen, token)
+}
+
+// A pod of the same name that now runs on another node is not ours, until it comes back.
+func (n *node) testMoved(t *testing.T) {
+	createNode(t, n.name+"-elsewhere")
+	here := n.mixed(t, "db-0", nil)
+	eventually(t, func() error { return missing(volumeDir(n.root, here, vaultVolume), vaultFile) })
+	deletePod(t, here, 0)
+	there := n.mixed(t, "db-0", func(p *corev1.Pod) { p.Spec.NodeName = n.name + "-elsewhere" })
+	eventually(t, func() error { return n.gone(here) })
+	deletePod(t, there, 0)
+	back := n.mixed(t, "db-0", nil)
+	eventually(t, func() error { return missing(volumeDir(n.root, back, vaultVolume), vaultFile) })
+	if err := n.gone(there); err != nil {
+		t.Errorf("another node's pod: %v", err)
+	}
+}
+
+// A thousand pods made as fast as the server takes them: a token each, for one request each.
+func (n *node) testThousand(t *testing.T) {
+	const pods = 1000
+	before := n.tokenRequests(t)
+	made := make([]*corev1.Pod, pods)
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := range made {
+		g.Go(func() (err error) {
+			pod := newPod(n.name, fmt.Sprintf("many-%d", i), appAccount, n.name, vault(3600))
+			pod.Spec.AutomountServiceAccountToken = ptr.To(false)
+			made[i], err = client.CoreV1().Pods(n.name).Create(t.Context(), pod, metav1.CreateOptions{})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, pod := range made {
+		eventually(t, func() error { return missing(volumeDir(n.root, pod, vaultVolume), vaultFile) })
+	}
+	eventually(t, func() error {
+		if got := n.tokenRequests(t) - before; got != pods {
+			return fmt.Errorf("%d TokenRequests for %d tokens", got, pods)
+		}
+		return nil
+	})
+}
+
+// Pods are taken on by their labels. One that is served stays so whatever becomes of them.
+func TestPodSelector(t *testing.T) {
+	n := &node{whole: t, name: "node-selector", user: "system:node:node-selector", root: filepath.Join(t.TempDir(), "root")}
+	createNode(t, n.name)
+	createNamespace(t, n.name)
+	labelled := func(name, app string) *corev1.Pod {
+		return n.mixed(t, name, func(p *corev1.Pod) { p.Labels = map[string]string{"app": app} })
+	}
+	other, pod := labelled("other", "other"), labelled("web", "web")
+	n.start(t, "--pod-selector=app=web")
+	eventually(t, func() error { return missing(volumeDir(n.root, pod, vaultVolume), vaultFile) })
+	patch := []byte(`{"metadata":{"labels":{"app":"debugged"}}}`)
+	must[*corev1.Pod](t)(client.CoreV1().Pods(n.name).Patch(t.Context(), pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}))
+	next := labelled("next", "web") // events come in order: when this one is projected, the other's labels have been seen
+	eventually(t, func() error { return missing(volumeDir(n.root, next, vaultVolume), vaultFile) })
+	if err := errors.Join(missing(volumeDir(n.root, pod, vaultVolume), vaultFile), n.gone(other)); err != nil {
+		t.Error(err)
+	}
+	if err := n.terminate(t); err != nil {
+		t.Errorf("SIGTERM: %v, want exit code 0", err)
+	}
 }

@@ -172,8 +172,8 @@ func TestOwners(t *testing.T) {
 		{corev1.PodSecurityContext{FSGroup: id(4321)}, setgid, 0o640, 0o644, [2]int{self[0], 4321}},
 		{corev1.PodSecurityContext{RunAsUser: id(1234), FSGroup: id(4321)}, setgid, 0o640, 0o644, [2]int{1234, 4321}},
 	} {
-		if os.Geteuid() != 0 {
-			tt.owner, tt.dir = self, dir
+		if os.Geteuid() != 0 { // and the group that cannot have it is nobody's
+			tt.owner, tt.dir, tt.token = self, dir, tt.token&^0o040|tt.token&0o004<<3
 		}
 		pod := w.podAs("demo", fmt.Sprintf("web-%d", i), &tt.context, tokenVolume("vault", "vault", 600))
 		w.waitPublished(pod)
