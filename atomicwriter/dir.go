@@ -157,6 +157,11 @@ func (d *Dir) Settle(o Options) (ID, error) {
 	if ownedBy(&st, want.mode, want.owner) {
 		return id, nil
 	}
+	if o.Group != nil {
+		if err := d.tryOwner(want.owner, want.mode); err != nil {
+			return id, err
+		}
+	}
 	if int(st.Uid) != want.owner.UID || int(st.Gid) != want.owner.GID {
 		err := d.change("fchown", "", func() error { return unix.Fchown(d.fd, want.owner.UID, want.owner.GID) })
 		if err != nil && o.Group != nil {

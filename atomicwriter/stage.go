@@ -15,6 +15,9 @@ const maxNames = 16
 
 // stage makes the new version (4).
 func (p *publication) stage() error {
+	if err := p.tryOwners(); err != nil {
+		return err
+	}
 	if err := p.makeVersion(); err != nil {
 		return err
 	}
@@ -84,20 +87,6 @@ func (p *publication) makeDir(fd int, name string, st *unix.Stat_t) error {
 		return err
 	}
 	return p.d.expectSetgid(fd, name, p.dirs)
-}
-
-// expectSetgid makes sure that the directory name of fd, or fd itself for "", has the setgid bit: the kernel drops it,
-// without an error, where we are not in the directory's group, unless we have CAP_FSETID.
-func (d *Dir) expectSetgid(fd int, name string, want dirAttrs) error {
-	var st unix.Stat_t
-	err := retry(func() error { return unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) })
-	if err != nil {
-		return d.failed("fstatat", name, err)
-	}
-	if perm(&st) != want.mode {
-		return &OwnerError{want.owner, d.failed("set setgid bit", name, unix.EPERM)}
-	}
-	return nil
 }
 
 // makeParents makes the directories of the path parent that the last one, dir, does not share.
@@ -177,32 +166,6 @@ func (p *publication) fill(fd int, name string, w *wanted) error {
 		return p.d.change("fsync", name, func() error { return unix.Fsync(fd) })
 	}
 	return nil
-}
-
-// giveAway sets the owner of a new file, and makes sure that we can read it back: a file that only its owner
-// can read would be lost to every later comparison, unless we have CAP_DAC_READ_SEARCH.
-func (p *publication) giveAway(fd int, name string, o Owner) error {
-	if err := p.d.change("fchown", name, func() error { return unix.Fchown(fd, o.UID, o.GID) }); err != nil {
-		return refusedOwner(o, err)
-	}
-	again, err := openat(p.d.fd, name, openFile, 0, below)
-	if err != nil {
-		return refusedOwner(o, p.d.failed("read back", name, err))
-	}
-	unix.Close(again)
-	return nil
-}
-
-// refusedOwner makes an *OwnerError of an error by which the kernel says that we may not give
-// something to o: for want of a capability, because o is no id of our user
-// namespace, or because the file system knows no owners.
-func refusedOwner(o Owner, err error) error {
-	for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.EINVAL, unix.EOPNOTSUPP} {
-		if errors.Is(err, refusal) {
-			return &OwnerError{o, err}
-		}
-	}
-	return err
 }
 
 // chownAt sets the owner of the entry name of fd itself, be it a link.
