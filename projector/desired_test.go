@@ -200,6 +200,14 @@ func TestDesiredNoDefaultMode(t *testing.T) {
 	}
 }
 
+// TestDesiredCertificateAlone: a podCertificate without any token is refused as visibly as beside one.
+func TestDesiredCertificateAlone(t *testing.T) {
+	v := desiredOne(t, nil, corev1.VolumeProjection{PodCertificate: &corev1.PodCertificateProjection{}})
+	if v.Err == nil || v.Err.Reason != ReasonUnsupported {
+		t.Errorf("%+v", v)
+	}
+}
+
 func TestDesiredNoAccount(t *testing.T) {
 	v := desiredOne(t, func(pod *corev1.Pod) { pod.Spec.ServiceAccountName = "" }, tokenSource("", 600, "token"))
 	if v.Err == nil || v.Err.Reason != ReasonInvalid || !strings.Contains(v.Err.Message, "serviceAccountName") {
