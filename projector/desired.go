@@ -163,7 +163,7 @@ func Desired(pod *corev1.Pod, which Selection) Wish {
 	mounted := mountedVolumes(&pod.Spec)
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		if !hasToken(v) || which == SelectUnmounted && mounted[v.Name] {
+		if !hasCredential(v) || which == SelectUnmounted && mounted[v.Name] {
 			continue
 		}
 		w.Volumes = append(w.Volumes, desiredVolume(pod, v))
@@ -191,9 +191,9 @@ func mountedVolumes(spec *corev1.PodSpec) map[string]bool {
 	return mounted
 }
 
-// hasToken reports whether a volume is ours to project, or to refuse: a
+// hasCredential reports whether a volume is ours to project, or to refuse: a
 // podCertificate is a credential of the pod as well.
-func hasToken(v *corev1.Volume) bool {
+func hasCredential(v *corev1.Volume) bool {
 	return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
 		return s.ServiceAccountToken != nil || s.PodCertificate != nil
 	})

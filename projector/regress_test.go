@@ -11,17 +11,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestConflictingKeys: a key that appears in an object and conflicts with another
-// source's path keeps its own source from changing, and no token from being renewed.
-func TestConflictingKeys(t *testing.T) {
-	r := newRig(t)
+// conflictPod has a volume that a key "labels" of its configMap would conflict with.
+func conflictPod() *corev1.Pod {
 	whole := configMapSource("kube-root-ca.crt", "")
 	whole.ConfigMap.Items = nil
 	labels := namespaceSource()
 	labels.DownwardAPI.Items[0].Path = "labels/namespace"
 	pod := testPod(1, "", 0)
 	pod.Spec.Volumes = []corev1.Volume{projected("v", tokenSource("", 600, "token"), labels, whole)}
-	r.apply(pod)
+	return pod
+}
+
+// TestConflictingKeys: a key that appears in an object and conflicts with another
+// source's path keeps its own source from changing, and no token from being renewed.
+func TestConflictingKeys(t *testing.T) {
+	r := newRig(t)
+	r.apply(conflictPod())
 	r.touchCA()
 	r.drain()
 	v := r.volume(Key{uid(1), "v"})

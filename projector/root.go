@@ -89,12 +89,7 @@ func openRoot(ctx context.Context, path string, waiting func()) (*Root, error) {
 }
 
 // owner is whom the files we make belong to if nobody else is wanted.
-func (r *Root) owner() atomicwriter.Owner {
-	if r == nil {
-		return atomicwriter.Owner{}
-	}
-	return r.dir.Self()
-}
+func (r *Root) owner() atomicwriter.Owner { return r.dir.Self() }
 
 // Filesystem is the type of file system the root is on, such as "tmpfs".
 func (r *Root) Filesystem() string { return r.fs }

@@ -216,6 +216,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		return fmt.Errorf("list the root: %w", err)
 	}
 	r := &runner{Projector: p, state: newState(&p.config), objects: make(map[ObjectRef]context.CancelFunc)}
+	r.state.self = p.config.Root.owner()
 	r.state.orphans(found, p.config.Clock())
 	r.disk = disk{root: p.config.Root, watch: r.openWatcher()}
 	ctx, cancel := context.WithCancelCause(ctx)

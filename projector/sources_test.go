@@ -269,12 +269,7 @@ func TestWishWithErrAndSources(t *testing.T) {
 // the configMap puts it right: no error that says never.
 func TestWaitConflict(t *testing.T) {
 	r := newRig(t)
-	whole := configMapSource("kube-root-ca.crt", "")
-	whole.ConfigMap.Items = nil
-	labels := namespaceSource()
-	labels.DownwardAPI.Items[0].Path = "labels/namespace"
-	pod := testPod(1, "", 0)
-	pod.Spec.Volumes = []corev1.Volume{projected("v", tokenSource("", 600, "token"), labels, whole)}
+	pod := conflictPod()
 	r.apply(pod)
 	r.s.touch(rootCA, map[string][]byte{"labels": nil}, r.now)
 	r.drain()

@@ -187,7 +187,7 @@ const (
 func newState(c *Config) *state {
 	seed := rotation.NewSeed(c.NodeName)
 	return &state{
-		seed: seed, self: c.Root.owner(), maxInFlight: c.MaxInFlight, sweep: c.Sweep,
+		seed: seed, maxInFlight: c.MaxInFlight, sweep: c.Sweep,
 		log: c.Log, metrics: c.Metrics, published: c.Published, events: c.Events, awaitStopped: c.AwaitStopped,
 		outage:  rotation.NewOutage(seed),
 		pods:    make(map[types.UID]*pod),

@@ -41,12 +41,18 @@ func TestNodeCredentials(t *testing.T) {
 	t.Run("SIGTERM", n.testTerminate)
 }
 
+// emptyNode makes a node without pods.
+func emptyNode(t *testing.T, name string) *node {
+	t.Helper()
+	createNode(t, name)
+	return &node{whole: t, name: name, user: "system:node:" + name, root: filepath.Join(t.TempDir(), "root")}
+}
+
 // newNode makes thirty pods of three namespaces and two service accounts. A third has a vault token of ten minutes, a
 // third one of two hours, a third none.
 func newNode(t *testing.T, name string) *node {
 	t.Helper()
-	n := &node{whole: t, name: name, user: "system:node:" + name, root: filepath.Join(t.TempDir(), "root")}
-	createNode(t, name)
+	n := emptyNode(t, name)
 	namespaces := []string{name + "-x", name + "-y", name + "-z"}
 	for _, namespace := range namespaces {
 		createNamespace(t, namespace)

@@ -22,8 +22,7 @@ import (
 
 // What pods want, and how it changes, as the real server says it. The steps share a node and its daemon.
 func TestWishes(t *testing.T) {
-	n := &node{whole: t, name: "node-wishes", user: "system:node:node-wishes", root: filepath.Join(t.TempDir(), "root")}
-	createNode(t, n.name)
+	n := emptyNode(t, "node-wishes")
 	createNamespace(t, n.name)
 	n.start(t)
 	t.Run("configMaps and secrets", n.testObjects)
@@ -333,8 +332,7 @@ func (n *node) testThousand(t *testing.T) {
 
 // Pods are taken on by their labels. One that is served stays so whatever becomes of them.
 func TestPodSelector(t *testing.T) {
-	n := &node{whole: t, name: "node-selector", user: "system:node:node-selector", root: filepath.Join(t.TempDir(), "root")}
-	createNode(t, n.name)
+	n := emptyNode(t, "node-selector")
 	createNamespace(t, n.name)
 	labelled := func(name, app string) *corev1.Pod {
 		return n.mixed(t, name, func(p *corev1.Pod) { p.Labels = map[string]string{"app": app} })
