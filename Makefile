@@ -69,6 +69,10 @@ bench: ## every benchmark, BENCHTIME (1s) each; BENCH is a pattern
 conformance: ## against a real kube-apiserver and etcd, and the kubelet's own code
 	cd test/conformance && $(GO) test -count=1 -timeout 40m ./...
 
+.PHONY: cases
+cases: ## the cases of test/cases on the fake and on the real server, and the table of them in test/fakeapi/README.md
+	cd test/conformance && $(GO) test -count=1 -timeout 20m -run '^TestCases$$' . -update
+
 .PHONY: e2e
 e2e: ## what needs root
 	$(GO) test -tags e2e -race -count=1 ./test/e2e

@@ -26,7 +26,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.handlers.Done()
-	c := &call{Request: s.describe(r), s: s, w: w, r: r, fault: pass, out: medias[0]}
+	user := s.authenticate(r)
+	c := &call{Request: describe(r, user.Username), user: user, s: s, w: w, r: r, fault: pass, out: medias[0]}
 	m, refused := negotiate(c.Accept, c.Verb == "watch")
 	if refused == nil {
 		c.out = m
@@ -53,9 +54,9 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 var roots = map[string]string{"/api/v1/": corev1.GroupName, "/apis/certificates.k8s.io/v1/": certificatesv1.GroupName}
 
 // describe reads what the URL and the headers say. A path that is no resource's has no Resource.
-func (s *Server) describe(r *http.Request) *Request {
+func describe(r *http.Request, user string) *Request {
 	q := &Request{
-		Time: time.Now(), User: s.authenticate(r), Query: r.URL.RawQuery, UserAgent: r.UserAgent(),
+		Time: time.Now(), User: user, Query: r.URL.RawQuery, UserAgent: r.UserAgent(),
 		ContentType: r.Header.Get("Content-Type"), Accept: r.Header.Get("Accept"), Proto: r.Proto,
 	}
 	for root, group := range roots {

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -32,6 +33,8 @@ type pki struct {
 	clientCert  []byte // PEM, of system:node:<node>
 	clientKey   []byte // PEM
 	bearerToken string // of the administrator
+
+	issue func(template *x509.Certificate) (cert, key []byte, err error)
 }
 
 // newPKI makes certificates that are valid by the local clock, whatever Options.Now says: a client checks them by it too.
@@ -42,9 +45,9 @@ func newPKI(addr net.Addr, node string) (*pki, error) {
 	}
 	p := &pki{caPEM: encodePEM("CERTIFICATE", ca.Raw), pool: x509.NewCertPool(), bearerToken: rand.Text()}
 	p.pool.AddCert(ca)
-	issue := func(template *x509.Certificate) (cert, key []byte, err error) { return issueCert(template, ca, caKey) }
+	p.issue = func(template *x509.Certificate) (cert, key []byte, err error) { return issueCert(template, ca, caKey) }
 
-	serverCert, serverKey, err := issue(&x509.Certificate{
+	serverCert, serverKey, err := p.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, addr.(*net.TCPAddr).IP},
@@ -56,11 +59,16 @@ func newPKI(addr net.Addr, node string) (*pki, error) {
 	if p.server, err = tls.X509KeyPair(serverCert, serverKey); err != nil {
 		return nil, fmt.Errorf("load the server certificate: %w", err)
 	}
-	p.clientCert, p.clientKey, err = issue(&x509.Certificate{
-		Subject:     pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
+	p.clientCert, p.clientKey, err = p.client("system:node:"+node, "system:nodes")
+	return p, err
+}
+
+// client issues the certificate of a user and its groups.
+func (p *pki) client(user string, groups ...string) (cert, key []byte, err error) {
+	return p.issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: user, Organization: groups},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	return p, err
 }
 
 func newCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
@@ -113,22 +121,22 @@ func encodePEM(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// authenticate names the user of a request; "" is nobody.
-func (s *Server) authenticate(r *http.Request) string {
+// authenticate says who sent a request; the zero value is nobody.
+func (s *Server) authenticate(r *http.Request) authenticationv1.UserInfo {
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
 		if subtle.ConstantTimeCompare([]byte(token), []byte(s.pki.bearerToken)) == 1 {
-			return "kubernetes-admin"
+			return authenticationv1.UserInfo{Username: "kubernetes-admin", Groups: []string{"system:masters", "system:authenticated"}}
 		}
-		return s.subjectOf(token)
+		return authenticationv1.UserInfo{Username: s.subjectOf(token)}
 	}
 	if len(r.TLS.PeerCertificates) == 0 {
-		return ""
+		return authenticationv1.UserInfo{}
 	}
 	cert := r.TLS.PeerCertificates[0]
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: s.pki.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
-		return ""
+		return authenticationv1.UserInfo{}
 	}
-	return cert.Subject.CommonName
+	return authenticationv1.UserInfo{Username: cert.Subject.CommonName, Groups: append(cert.Subject.Organization, "system:authenticated")}
 }
 
 // RESTConfig is an administrator's client configuration, by bearer token, without a client-side rate limit.
@@ -140,6 +148,17 @@ func (s *Server) RESTConfig() *rest.Config {
 		TLSClientConfig: rest.TLSClientConfig{CAData: s.pki.caPEM},
 		QPS:             -1,
 	}
+}
+
+// UserConfig is the client configuration of any user, by client certificate, without a client-side rate limit.
+func (s *Server) UserConfig(user string, groups ...string) (*rest.Config, error) {
+	cert, key, err := s.pki.client(user, groups...)
+	if err != nil {
+		return nil, err
+	}
+	config := s.RESTConfig()
+	config.BearerToken, config.CertData, config.KeyData = "", cert, key
+	return config, nil
 }
 
 // Clientset is a stock client with RESTConfig.

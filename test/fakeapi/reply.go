@@ -17,6 +17,7 @@ import (
 // call is one request while it is served.
 type call struct {
 	*Request // as the journal has it; Code is written through the journal only
+	user     authenticationv1.UserInfo
 	s        *Server
 	w        http.ResponseWriter
 	r        *http.Request

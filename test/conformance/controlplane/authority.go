@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,6 +14,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // validity of every certificate; the hour before now forgives a clock that is being set.
@@ -112,13 +115,11 @@ func (c *ControlPlane) writeKeys() error {
 	if err != nil {
 		return err
 	}
-	private, public, err := newSigningKey()
-	if err != nil {
+	files := map[string][]byte{caFile: c.CA(), servingCert: cert, servingKey: key}
+	if err := c.newSigningKeys(files); err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{
-		caFile: c.CA(), servingCert: cert, servingKey: key, signingKey: private, signingPublic: public,
-	} {
+	for name, content := range files {
 		if err := os.WriteFile(c.file(name), content, 0o600); err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
 		}
@@ -126,17 +127,29 @@ func (c *ControlPlane) writeKeys() error {
 	return nil
 }
 
-// newSigningKey makes the key of service account tokens: RSA, so that tokens are RS256 as in most clusters.
-func newSigningKey() (private, public []byte, err error) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+// newSigningKeys makes a key for each algorithm of service account tokens, and its files. RS256 is what most clusters have.
+func (c *ControlPlane) newSigningKeys(files map[string][]byte) error {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the signing key: %w", err)
+		return fmt.Errorf("make a signing key: %w", err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("encode the signing key: %w", err)
+		return fmt.Errorf("make a signing key: %w", err)
 	}
-	return encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), encode("PUBLIC KEY", der), nil
+	c.keys = map[jose.SignatureAlgorithm]crypto.Signer{jose.RS256: rsaKey, jose.ES256: ecKey}
+	for alg, key := range c.keys {
+		private, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return fmt.Errorf("encode a signing key: %w", err)
+		}
+		public, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			return fmt.Errorf("encode a signing key: %w", err)
+		}
+		files[signingKey(alg)], files[signingPublic(alg)] = encode("PRIVATE KEY", private), encode("PUBLIC KEY", public)
+	}
+	return nil
 }
 
 func encode(kind string, der []byte) []byte {

@@ -2,19 +2,24 @@ package controlplane
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/token-projector/token-projector/test/cases"
 )
 
 // startTimeout bounds one attempt to start, the build not included.
@@ -22,11 +27,16 @@ const startTimeout = 2 * time.Minute
 
 // ControlPlane is a running control plane. It is safe for use by many goroutines, Stop apart.
 type ControlPlane struct {
+	binary    string
 	dir       string // everything of ours on disk
 	authority *authority
 	admin     *rest.Config
 	ports     ports
+	keys      map[jose.SignatureAlgorithm]crypto.Signer // of service account tokens
+
+	mu        sync.Mutex // guards what follows
 	processes []*process // in the order of their start
+	servers   map[*cases.Flags]*Server
 }
 
 // Start builds the three programs (seconds when the build cache holds them, minutes when not), starts them and waits
@@ -48,7 +58,7 @@ func Start(ctx context.Context) (*ControlPlane, error) {
 }
 
 func start(ctx context.Context, binary string) (*ControlPlane, error) {
-	c := &ControlPlane{}
+	c := &ControlPlane{binary: binary}
 	if err := c.prepare(); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
@@ -93,7 +103,7 @@ func (c *ControlPlane) launch(ctx context.Context, binary string) error {
 	if err := c.run(binary, "etcd", c.etcdFlags()); err != nil {
 		return err
 	}
-	if err := c.run(binary, "kube-apiserver", c.apiserverFlags()); err != nil {
+	if err := c.run(binary, "kube-apiserver", c.apiserverFlags(c.ports.apiserver, cases.Usual)); err != nil {
 		return err
 	}
 	client, err := kubernetes.NewForConfig(c.Admin())
@@ -112,7 +122,7 @@ func (c *ControlPlane) launch(ctx context.Context, binary string) error {
 }
 
 func (c *ControlPlane) run(binary, name string, flags []string) error {
-	p, err := startProcess(name, binary, c.file(name+".log"), append([]string{name}, flags...)...)
+	p, err := startProcess(name, binary, c.file(fmt.Sprintf("%s-%d.log", name, len(c.processes))), append([]string{name}, flags...)...)
 	if err != nil {
 		return err
 	}

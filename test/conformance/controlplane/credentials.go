@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"fmt"
+	"net"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -26,7 +27,7 @@ func (c *ControlPlane) Bearer(token string) *rest.Config {
 // anonymous returns a config without credentials. The client-side rate limit is off: it would hide what is measured.
 func (c *ControlPlane) anonymous() *rest.Config {
 	return &rest.Config{
-		Host:            "https://" + loopback + ":" + c.ports.apiserver,
+		Host:            "https://" + net.JoinHostPort(loopback, c.ports.apiserver),
 		QPS:             -1,
 		TLSClientConfig: rest.TLSClientConfig{CAData: c.CA()},
 	}

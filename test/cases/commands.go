@@ -1,0 +1,4 @@
+package cases
+
+// commands: kubectl.
+func commands() []Case { return nil }

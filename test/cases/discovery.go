@@ -1,0 +1,4 @@
+package cases
+
+// discovery: the OIDC documents.
+func discovery() []Case { return nil }

@@ -1,0 +1,4 @@
+package cases
+
+// watches: LIST and WATCH.
+func watches() []Case { return nil }

@@ -1,0 +1,102 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/token-projector/token-projector/test/cases"
+)
+
+// Server is one kube-apiserver of the control plane. All of them share the objects.
+type Server struct {
+	plane *ControlPlane
+	port  string
+}
+
+// Server returns the one with these flags, and starts it when there is none yet: cases.Target. Equal is the same pointer.
+// Time cannot be moved, so ownClock makes no difference.
+func (c *ControlPlane) Server(ctx context.Context, flags *cases.Flags, _ bool) (cases.Server, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if flags == cases.Usual {
+		return &Server{c, c.ports.apiserver}, nil
+	}
+	if s := c.servers[flags]; s != nil {
+		return s, nil
+	}
+	s, err := c.startServer(ctx, flags)
+	if err != nil {
+		return nil, fmt.Errorf("start one more API server: %w", err)
+	}
+	if c.servers == nil {
+		c.servers = map[*cases.Flags]*Server{}
+	}
+	c.servers[flags] = s
+	return s, nil
+}
+
+func (c *ControlPlane) startServer(ctx context.Context, flags *cases.Flags) (*Server, error) {
+	p, err := freePorts()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{c, p.apiserver}
+	if err := c.run(c.binary, "kube-apiserver", c.apiserverFlags(s.port, flags)); err != nil {
+		return nil, err
+	}
+	admin, err := s.User("conformance-admin", "system:masters")
+	if err != nil {
+		return nil, err
+	}
+	client, err := kubernetes.NewForConfig(admin)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return s, c.await(ctx, "the API server", func(ctx context.Context) (bool, error) { return ready(ctx, client), nil })
+}
+
+func (s *Server) at(config *rest.Config) *rest.Config {
+	config.Host = "https://" + net.JoinHostPort(loopback, s.port)
+	return config
+}
+
+// User is a client config with the certificate of a user.
+func (s *Server) User(name string, groups ...string) (*rest.Config, error) {
+	config, err := s.plane.clientConfig(name, groups...)
+	if err != nil {
+		return nil, err
+	}
+	return s.at(config), nil
+}
+
+// Bearer is a client config that presents token, and none at all for "".
+func (s *Server) Bearer(token string) *rest.Config { return s.at(s.plane.Bearer(token)) }
+
+// Sign makes a JWT with the servers' key of that algorithm.
+func (s *Server) Sign(jose.SignatureAlgorithm, any) (string, error) {
+	return "", errors.New("the control plane cannot sign yet")
+}
+
+// Now is the time of this machine, which is the server's.
+func (s *Server) Now() time.Time { return time.Now() }
+
+// Pass waits.
+func (s *Server) Pass(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
