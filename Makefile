@@ -11,6 +11,7 @@ FOR       ?= 0s
 FUZZTIME  ?= 30s
 BENCHTIME ?= 1s
 BENCH     ?= .
+KILLS     ?= 500
 
 # Outside a usable git checkout the version is dev and nothing is stamped.
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -32,7 +33,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 	bin/demo --daemon bin/token-projector --fake-apiserver bin/fake-apiserver --for $(FOR)
 
 .PHONY: test
-test: ## all tests but those of conformance and e2e
+test: ## all tests but those of conformance, e2e and crash
 	$(GO) test -race -shuffle=on -parallel 8 ./...
 
 .PHONY: lint
@@ -45,12 +46,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags e2e ./test/e2e
+	$(GO) vet -tags e2e,crash ./test/e2e ./test/crash/...
 	cd test/conformance && $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags e2e ./...
+	$(GO) run $(STATICCHECK) -tags e2e,crash ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s) each
@@ -76,6 +77,10 @@ cases: ## the cases of test/cases on the fake and on the real server, and the ta
 .PHONY: e2e
 e2e: ## what needs root
 	$(GO) test -tags e2e -race -count=1 ./test/e2e
+
+.PHONY: crash
+crash: ## a publisher killed at each system call, the daemon killed KILLS (500) times; needs root and strace
+	$(GO) test -tags crash -count=1 -timeout 30m -v ./test/crash -kills $(KILLS)
 
 .PHONY: image
 image: ## the container image
