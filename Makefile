@@ -46,12 +46,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,crash ./test/e2e ./test/crash/...
+	$(GO) vet -tags e2e,crash,outages ./test/e2e ./test/crash/... ./test/outages
 	cd test/conformance && $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags e2e,crash ./...
+	$(GO) run $(STATICCHECK) -tags e2e,crash,outages ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s) each
@@ -81,6 +81,10 @@ e2e: ## what needs root
 .PHONY: crash
 crash: ## a publisher killed at each system call, the daemon killed KILLS (500) times; needs root and strace
 	$(GO) test -tags crash -count=1 -timeout 30m -v ./test/crash -kills $(KILLS)
+
+.PHONY: outages
+outages: ## measure outages of three minutes, of each kind, with 110 pods: a table, in five minutes
+	$(GO) test -tags outages -count=1 -parallel 32 -timeout 20m -v ./test/outages
 
 .PHONY: image
 image: ## the container image

@@ -65,27 +65,36 @@ func (s *state) dispatch(now rotation.Time) {
 // mintNext starts the mint that is wanted most, if any may be sent now.
 func (s *state) mintNext(now rotation.Time) bool {
 	server := s.server(now)
-	var v *volume
-	switch ok, _ := s.outage.Probe(now.Mono); {
-	case !ok:
-		return false
-	case s.outage.Open():
-		v = s.probe(server)
-	case s.clock.Doubtful(now) && s.minting > 0:
-		return false // one answer will tell the time; then the rest can be judged
-	default:
-		v, _ = s.mints.Pop(server)
-	}
+	v, probing := s.nextMint(server, now)
 	if v == nil {
 		return false
 	}
 	if t := v.nextToken(server); t != nil { // nil: retired since it was queued
-		if s.outage.Open() {
+		if probing {
 			s.outage.Probing(now.Mono)
 		}
 		s.startMint(v, t, now)
 	}
 	return true
+}
+
+// nextMint picks the volume to mint for, nil for none, and tells whether that probes a server that is out.
+func (s *state) nextMint(server time.Time, now rotation.Time) (v *volume, probing bool) {
+	if s.refusing { // what was not refused yet may be granted, and does not wait for the rest
+		if v, _ := s.mints.Pop(server); v != nil {
+			return v, false
+		}
+	}
+	switch ok, _ := s.outage.Probe(now.Mono); {
+	case !ok:
+		return nil, false
+	case s.outage.Open():
+		return s.probe(server), true
+	case s.clock.Doubtful(now) && s.minting > 0:
+		return nil, false // one answer will tell the time; then the rest can be judged
+	}
+	v, _ = s.mints.Pop(server)
+	return v, false
 }
 
 // probe picks the volume to ask the server with while it is out: each time
@@ -244,6 +253,9 @@ func (s *state) wake(now rotation.Time) time.Duration {
 	}
 	if s.minting < s.maxInFlight {
 		ok, at := s.outage.Probe(now.Mono)
+		if s.refusing {
+			earlier(s.mints.Next(server))
+		}
 		switch {
 		case !ok:
 			pause = min(pause, at-now.Mono)

@@ -42,7 +42,11 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 		label = failed.label()
 	}
 	s.metrics.TokenRequest(label, now.Mono-j.sent.Mono, now.Wall)
-	if failed == nil || !failed.ofServer() { // any answer that is not of an outage ends it
+	if failed == nil {
+		s.refused = nil
+	}
+	// Any answer that is not of an outage ends it; one of refusals is ended by a success.
+	if failed == nil || !failed.ofServer() && !s.refusing {
 		if s.outage.Succeeded(j.sent.Mono) {
 			s.release(now)
 		}
@@ -67,10 +71,15 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 // is out, else by its own backoff.
 func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, now rotation.Time) {
 	server := s.server(now)
-	wasOpen := s.outage.Open()
-	if failed.ofServer() && s.outage.Failed(j.sent.Mono, now.Mono, failed.RetryAfter, t.suspect) {
+	wasOpen, retryAfter := s.outage.Open(), failed.RetryAfter
+	ofServer := failed.ofServer()
+	if !ofServer && !t.suspect && s.refusesAll(j.v, now.Mono) {
+		ofServer, retryAfter = true, max(retryAfter, min((now.Mono-s.refusedAt)/refusedPatience, time.Minute))
+	}
+	if ofServer && s.outage.Failed(j.sent.Mono, now.Mono, retryAfter, t.suspect) {
 		if !wasOpen {
-			s.log.Warn("API server does not answer token requests; probing", zap.String("error", failed.Error()))
+			s.refusing = !failed.ofServer()
+			s.log.Warn("API server does not grant token requests; probing", zap.String("error", failed.Error()))
 		}
 		s.struck[j.request.Namespace] = true
 		if wanted {
@@ -88,12 +97,34 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 	}
 }
 
+const (
+	// refusedVolumes and refusedFor are how many volumes must have been refused, and for how long without a success of
+	// any, for refusals to be the server's affair: at a pod's start they are usually a cache that lags.
+	refusedVolumes = 3
+	refusedFor     = 10 * time.Second
+	// refusedPatience slows the probes of a server that refuses, from one per 1-2 s, to one in so much of the time that
+	// it has lasted: it may be that somebody means it.
+	refusedPatience = 100
+)
+
+// refusesAll notes that a token of v was refused, and reports whether the server refuses whatever this node asks for, as
+// it does when the node's own rights are gone, or a webhook rewrites every token. Then it is probed, as in any outage.
+func (s *state) refusesAll(v *volume, now time.Duration) bool {
+	if len(s.refused) == 0 {
+		s.refused, s.refusedAt = map[*volume]bool{}, now
+	}
+	if len(s.refused) < refusedVolumes {
+		s.refused[v] = true
+	}
+	return s.refusing || len(s.refused) == refusedVolumes && now-s.refusedAt >= refusedFor
+}
+
 // release ends an outage: every token that failed in it is tried at once, and
 // one that then fails again while the server answers is on its own.
 func (s *state) release(now rotation.Time) {
 	s.log.Info("API server answers token requests again", zap.Int("held", len(s.held)))
 	held := s.held
-	s.held = nil
+	s.held, s.refusing = nil, false
 	clear(s.struck)
 	for _, v := range held {
 		v.held = false

@@ -280,3 +280,113 @@ func TestSmallCorrectionsShiftNothing(t *testing.T) {
 		t.Errorf("moved by %v", got.Sub(before))
 	}
 }
+
+// refusals are of the token itself: the server answers, and does not grant it.
+var refusals = map[string]func(Request) (Minted, error){
+	"403": refusing(403, 0), "404": refusing(404, 0), "422": refusing(422, 0), "an unusable token": refusing(unusable, 0),
+}
+
+// TestAllRefused: a server that refuses everything for minutes is probed like one that is out, at first about once in
+// 1 to 2 s, and all tokens are fresh soon after it grants again. A pod that comes meanwhile is asked for at once.
+func TestAllRefused(t *testing.T) {
+	for name, refuse := range refusals {
+		r := settled(t, 110, 600)
+		r.run(59 * time.Second) // 1/8 of the limit: nothing is due yet
+		r.answer = refuse
+		asked, began := len(r.requests), r.now.Mono
+		r.run(10 * time.Minute)
+		if sent, seconds := len(r.requests)-asked, int((r.now.Mono - began).Seconds()); sent > seconds || sent < seconds/10 {
+			t.Errorf("%s: %d requests in %d s", name, sent, seconds)
+		}
+		asked = len(r.requests)
+		r.apply(lonePod(200, 600))
+		r.drain()
+		if len(r.requests) != asked+1 {
+			t.Errorf("%s: %d requests for a pod that has just come", name, len(r.requests)-asked)
+		}
+		r.answer = r.good
+		r.run(8 * time.Second) // a hundredth of ten minutes, and the spread
+		for i := range 110 {
+			if r.onDisk(extra(i), "extra-token").Lifetime.Expired(r.server()) {
+				t.Fatalf("%s: pod %d still has an expired token", name, i)
+			}
+		}
+		if r.s.outage.Open() || r.s.refusing || len(r.s.held) != 0 {
+			t.Errorf("%s: open %v, refusing %v, %d held", name, r.s.outage.Open(), r.s.refusing, len(r.s.held))
+		}
+	}
+}
+
+// TestSomeRefused: tokens that are refused while others are granted are on their own, however many they are.
+func TestSomeRefused(t *testing.T) {
+	for name, refuse := range refusals {
+		r := settled(t, 20, 600)
+		r.answer = func(q Request) (Minted, error) {
+			if q.PodName < "pod-5" { // pod-0 to pod-4, and pod-10 to pod-19
+				return refuse(q)
+			}
+			return r.good(q)
+		}
+		r.run(20 * time.Minute) // all have failed, and others have succeeded
+		asked := len(r.requests)
+		for range 60 {
+			r.run(time.Minute)
+			if r.s.outage.Open() {
+				t.Fatalf("%s: an outage of those that are refused alone", name)
+			}
+		}
+		if sent := len(r.requests) - asked; sent > 15*60*60/90+5*60/7+5 { // each in 90 s to 2 min; five rotate
+			t.Errorf("%s: %d requests in an hour", name, sent)
+		}
+	}
+}
+
+// TestRefusedAtStart: refusals of the first seconds, of a cache that lags, are retried fast, by each pod.
+func TestRefusedAtStart(t *testing.T) {
+	r := newRig(t)
+	r.answer = refusing(403, 0)
+	for i := range 30 {
+		r.apply(lonePod(i, 600))
+	}
+	r.s.replace(r.wishes(), r.now)
+	r.run(3 * time.Second)
+	if r.s.refusing {
+		t.Error("an outage after three seconds")
+	}
+	r.answer = r.good
+	r.run(4 * time.Second)
+	if r.made != 30 {
+		t.Errorf("%d of 30 volumes four seconds after the refusals", r.made)
+	}
+}
+
+// TestNewcomerBesideRefused: pods that have been refused for an hour do not slow the retries of one that has just come.
+func TestNewcomerBesideRefused(t *testing.T) {
+	r := newRig(t)
+	lag := 2
+	r.answer = func(q Request) (Minted, error) {
+		switch {
+		case q.PodName == "pod-8" && lag > 0:
+			lag--
+			return refusing(403, 0)(q)
+		case q.PodName < "pod-8":
+			return refusing(403, 0)(q)
+		}
+		return r.good(q)
+	}
+	for i := range 5 {
+		r.apply(lonePod(i, 600))
+	}
+	r.s.replace(r.wishes(), r.now)
+	r.run(time.Minute)
+	if !r.s.refusing {
+		t.Fatal("no outage although all are refused")
+	}
+	r.apply(lonePod(9, 24*3600))
+	r.run(time.Hour)
+	r.apply(lonePod(8, 600))
+	r.run(3 * time.Second)
+	if r.files[extra(8)] == nil {
+		t.Errorf("no token after 3 s; refusing %v", r.s.refusing)
+	}
+}

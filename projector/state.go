@@ -32,7 +32,12 @@ type state struct {
 	mono   time.Duration // local, at the same moment
 	outage rotation.Outage
 	struck map[string]bool // namespaces in which a request has failed in the outage that is open
-	synced bool            // the first complete pod list has come
+	// refused are the first volumes of which a token was refused since the last success on the node, and refusedAt, by the
+	// local clock, is when that began; see refusesAll. refusing: that is what the outage that is open is about.
+	refused   map[*volume]bool
+	refusedAt time.Duration
+	refusing  bool
+	synced    bool // the first complete pod list has come
 
 	pods    map[types.UID]*pod
 	idle    map[types.UID]bool // seen, and want nothing
