@@ -2,6 +2,7 @@ package cases
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -52,8 +53,23 @@ type Flags struct {
 // ClusterIssuer is the issuer that most clusters have.
 const ClusterIssuer = "https://kubernetes.default.svc.cluster.local"
 
-// Usual is a server as most clusters run it.
-var Usual = &Flags{Issuers: []string{ClusterIssuer}, Algs: []jose.SignatureAlgorithm{jose.RS256}}
+// A server for each of these is started.
+var (
+	// Usual is a server as most clusters run it.
+	Usual = &Flags{Issuers: []string{ClusterIssuer}, Algs: []jose.SignatureAlgorithm{jose.RS256}}
+
+	// Migrated has got another issuer and another key than Usual's, which it accepts still.
+	Migrated = &Flags{
+		Issuers: []string{"https://issuer.example/v2", ClusterIssuer}, Algs: []jose.SignatureAlgorithm{jose.ES256, jose.RS256},
+		MaxExpiration: 2 * time.Hour, JWKSURI: "https://keys.example/jwks",
+	}
+
+	// Closed is of use within its cluster alone: its issuer is no address.
+	Closed = &Flags{
+		Issuers: []string{"cluster.internal"}, Algs: []jose.SignatureAlgorithm{jose.RS256},
+		APIAudiences: []string{"api", "api2"}, NoExtension: true,
+	}
+)
 
 // Server is one that cases run on. Its methods may be called from any goroutine.
 type Server interface {
@@ -61,8 +77,8 @@ type Server interface {
 	User(name string, groups ...string) (*rest.Config, error)
 	// Bearer is a client config that presents token, and none at all for "".
 	Bearer(token string) *rest.Config
-	// Sign makes a JWT of claims with the server's key of that algorithm, as the server does.
-	Sign(alg jose.SignatureAlgorithm, claims any) (string, error)
+	// Key is the key of that algorithm that the servers of the target sign tokens with.
+	Key(alg jose.SignatureAlgorithm) crypto.Signer
 	// Now is the server's time, and Pass lets d of it go by.
 	Now() time.Time
 	Pass(ctx context.Context, d time.Duration) error

@@ -2,7 +2,7 @@ package cases
 
 import (
 	"context"
-	"errors"
+	"crypto"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +16,7 @@ import (
 // Fake is the target of fakeapi servers.
 type Fake struct {
 	mu      sync.Mutex
+	keys    map[jose.SignatureAlgorithm]crypto.Signer // of all servers: an RSA key takes long to make
 	shared  map[*Flags]*fakeServer
 	started []*fakeServer
 }
@@ -23,6 +24,7 @@ type Fake struct {
 // fakeServer is one of them, with a clock that Pass moves.
 type fakeServer struct {
 	*fakeapi.Server
+	keys  map[jose.SignatureAlgorithm]crypto.Signer
 	moved atomic.Int64 // nanoseconds
 }
 
@@ -33,7 +35,10 @@ func (f *Fake) Server(_ context.Context, flags *Flags, ownClock bool) (Server, e
 	if s := f.shared[flags]; s != nil && !ownClock {
 		return s, nil
 	}
-	s := &fakeServer{}
+	if err := f.makeKeys(); err != nil {
+		return nil, err
+	}
+	s := &fakeServer{keys: f.keys}
 	var err error
 	if s.Server, err = fakeapi.Start(s.options(flags)); err != nil {
 		return nil, err
@@ -48,6 +53,22 @@ func (f *Fake) Server(_ context.Context, flags *Flags, ownClock bool) (Server, e
 	return s, nil
 }
 
+// makeKeys makes the keys once. f is locked.
+func (f *Fake) makeKeys() error {
+	if f.keys != nil {
+		return nil
+	}
+	f.keys = map[jose.SignatureAlgorithm]crypto.Signer{}
+	for _, alg := range []jose.SignatureAlgorithm{jose.RS256, jose.ES256} {
+		key, err := fakeapi.NewSigningKey(alg)
+		if err != nil {
+			return err
+		}
+		f.keys[alg] = key
+	}
+	return nil
+}
+
 // Close ends all servers.
 func (f *Fake) Close() {
 	f.mu.Lock()
@@ -58,10 +79,14 @@ func (f *Fake) Close() {
 }
 
 func (s *fakeServer) options(flags *Flags) fakeapi.Options {
-	return fakeapi.Options{
-		Now: s.Now, SigningAlg: flags.Algs[0], Issuer: flags.Issuers[0], APIAudiences: flags.APIAudiences,
+	o := fakeapi.Options{
+		Now: s.Now, Issuers: flags.Issuers, APIAudiences: flags.APIAudiences, JWKSURI: flags.JWKSURI,
 		MaxTokenExpiration: flags.MaxExpiration, NoExtension: flags.NoExtension,
 	}
+	for _, alg := range flags.Algs {
+		o.SigningKeys = append(o.SigningKeys, s.keys[alg])
+	}
+	return o
 }
 
 func (s *fakeServer) Now() time.Time { return time.Now().Add(time.Duration(s.moved.Load())) }
@@ -81,6 +106,4 @@ func (s *fakeServer) Bearer(token string) *rest.Config {
 	return config
 }
 
-func (s *fakeServer) Sign(alg jose.SignatureAlgorithm, claims any) (string, error) {
-	return "", errors.New("the fake cannot sign yet")
-}
+func (s *fakeServer) Key(alg jose.SignatureAlgorithm) crypto.Signer { return s.keys[alg] }

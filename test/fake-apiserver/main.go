@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -99,8 +100,12 @@ func (f *flags) check() error {
 }
 
 func serve(ctx context.Context, f *flags, stdout io.Writer) error {
+	key, err := fakeapi.NewSigningKey(jose.SignatureAlgorithm(f.signingAlg))
+	if err != nil {
+		return err
+	}
 	s, err := fakeapi.Start(fakeapi.Options{
-		Listen: f.listen, Node: f.node, SigningAlg: jose.SignatureAlgorithm(f.signingAlg), MaxTokenExpiration: f.maxToken,
+		Listen: f.listen, Node: f.node, SigningKeys: []crypto.Signer{key}, MaxTokenExpiration: f.maxToken,
 		FinalizePods: true, Forgetful: true,
 	})
 	if err != nil {

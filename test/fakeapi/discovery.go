@@ -1,9 +1,12 @@
 package fakeapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
+
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 const (
@@ -21,10 +24,14 @@ type openIDConfig struct {
 }
 
 func (s *Server) openIDConfig() openIDConfig {
+	algs := sets.New[string]()
+	for _, key := range s.Keys().Keys {
+		algs.Insert(key.Algorithm)
+	}
 	return openIDConfig{
-		Issuer: s.opts.Issuer, JWKSURI: s.URL() + keysPath,
+		Issuer: s.identity().issuers[0], JWKSURI: cmp.Or(s.opts.JWKSURI, s.URL()+keysPath),
 		ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"},
-		SigningAlgs: []string{s.signer.public.Algorithm},
+		SigningAlgs: sets.List(algs),
 	}
 }
 
@@ -35,7 +42,7 @@ func discoverable(issuer string) bool {
 }
 
 func (c *call) serveOpenID(contentType string, document any) error {
-	if !discoverable(c.s.opts.Issuer) {
+	if !discoverable(c.s.identity().issuers[0]) {
 		return errNoPath
 	}
 	body, err := json.Marshal(document)

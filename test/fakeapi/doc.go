@@ -7,13 +7,14 @@
 //   - It serves TLS over HTTP/1.1 and HTTP/2 with its own CA: pods, configmaps, secrets, serviceaccounts, namespaces,
 //     nodes and events of v1, clustertrustbundles of certificates.k8s.io/v1, in JSON, YAML and protobuf; get, list,
 //     watch, create, update, patch (strategic merge, merge, JSON) and delete; the status subresource;
-//     serviceaccounts/token.
+//     serviceaccounts/token; TokenReview and SelfSubjectReview.
 //   - Resource versions are decimal and one sequence for all. Watches know streaming lists, bookmarks, selectors and
 //     what comes into and goes out of them, and expiry. A watcher never holds up the store: it is cut when it is slow.
 //   - TokenRequests are checked as the real server checks them, in its order and with its words, and answered with
-//     tokens that are really signed: Keys verifies them, and so does whoever discovers the issuer by OIDC.
-//   - Credentials are the administrator's token, the node's certificate, and service account tokens for the API, which
-//     expire as on the real server: a minute after their end.
+//     tokens that are really signed: Keys verifies them, and so does whoever discovers the issuer by OIDC. Issuers and
+//     keys change while it serves: SetIssuers, SetSigningKeys.
+//   - Credentials are the administrator's token, client certificates, and service account tokens for the API. Those end as
+//     on the real server: a minute after their time, and with their account, pod, Secret or node.
 //   - Pods get their defaults, their service account and the injected kube-api-access volume; they are deleted
 //     gracefully. Namespaces get the account default and the ConfigMap kube-root-ca.crt.
 //   - Faults are set and removed while it serves, by Inject; GoDown, CutWatches and ExpireResourceVersions do the rest.
@@ -26,7 +27,8 @@
 //   - Token lifetimes may be clamped to seconds; the real minimum of the clamp is an hour.
 //   - There is no authorization: whoever has a credential may do everything. The discovery documents are for anybody,
 //     as in clusters whose tokens others shall trust; by default they are for service accounts alone.
-//   - A service account's token outlives the account and the object that it is bound to.
+//   - No verdict on a token is remembered; the real server believes a good one for ten seconds.
+//   - There are no webhook configurations for tokens to be bound to.
 //   - LIST comes in one piece, and is not served at an exact resource version of the past.
 //   - The spec of a pod may be changed by an update, except for moving it to another node. Of a pod's spec only token
 //     sources are validated, and containers get no defaults.

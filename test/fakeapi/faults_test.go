@@ -276,7 +276,7 @@ func TestServerDown(t *testing.T) {
 	t.Parallel()
 	w := newTokenWorld(t, Options{})
 	_, events := podInformer(t, clientset(t, w.Server), onNode)
-	expectAny(t, events, 2)
+	expectAny(t, events, 1)
 	client := clientset(t, w.Server)
 	if _, err := mint(testContext(t), client, w.pod); err != nil {
 		t.Fatal(err)

@@ -51,7 +51,11 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 }
 
 // roots are the paths that resources are served under, each with its group.
-var roots = map[string]string{"/api/v1/": corev1.GroupName, "/apis/certificates.k8s.io/v1/": certificatesv1.GroupName}
+var roots = map[string]string{
+	"/api/v1/":                        corev1.GroupName,
+	"/apis/certificates.k8s.io/v1/":   certificatesv1.GroupName,
+	"/apis/authentication.k8s.io/v1/": authenticationv1.GroupName,
+}
 
 // describe reads what the URL and the headers say. A path that is no resource's has no Resource.
 func describe(r *http.Request, user string) *Request {
@@ -113,6 +117,9 @@ func (c *call) serve(refused error) error {
 	}
 	if c.User == "" {
 		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	if c.Group == authenticationv1.GroupName {
+		return c.serveReview(refused)
 	}
 	t := c.s.store.tables[c.Resource]
 	if t == nil || t.res.kind.Group != c.Group || (c.Namespace != "" && !t.res.namespaced) {
@@ -201,21 +208,12 @@ func (c *call) key() types.NamespacedName {
 // createToken answers 201 with the completed request.
 func (c *call) createToken() error {
 	tr := &authenticationv1.TokenRequest{}
-	if err := decode(c.ContentType, c.body, tokenRequestKind, tr); err != nil {
-		return err
-	}
-	warnings, err := c.s.requestToken(c.Namespace, c.Name, tr, c.fault.Token)
-	if err != nil {
-		return err
-	}
-	for _, w := range warnings {
-		header, err := utilnet.NewWarningHeader(299, "-", w)
-		if err != nil {
-			return err
+	return c.complete(tr, tokenRequestKind, func() error {
+		warnings, err := c.s.requestToken(c.Namespace, c.Name, tr, c.fault.Token)
+		for _, w := range warnings {
+			header, _ := utilnet.NewWarningHeader(299, "-", w) // errs on control characters only
+			c.w.Header().Add("Warning", header)
 		}
-		c.w.Header().Add("Warning", header)
-	}
-	tr.SetGroupVersionKind(tokenRequestKind)
-	c.reply(http.StatusCreated, tr)
-	return nil
+		return err
+	})
 }

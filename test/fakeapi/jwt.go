@@ -13,76 +13,105 @@ import (
 	"fmt"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// signer makes JWTs as the real server's does: the header is exactly alg and kid.
-type signer struct {
-	jose   jose.Signer
-	public jose.JSONWebKey
-}
-
-func newSigner(alg jose.SignatureAlgorithm) (*signer, error) {
-	key, err := newKey(alg)
-	if err != nil {
-		return nil, fmt.Errorf("make the %s signing key: %w", alg, err)
-	}
-	kid, err := keyID(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	j, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("make the %s signer: %w", alg, err)
-	}
-	return &signer{jose: j, public: jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: string(alg), Use: "sig"}}, nil
-}
-
-func newKey(alg jose.SignatureAlgorithm) (crypto.Signer, error) {
-	if alg == jose.RS256 {
+// NewSigningKey makes a key for Options.SigningKeys, of algorithm RS256 or ES256.
+func NewSigningKey(alg jose.SignatureAlgorithm) (crypto.Signer, error) {
+	switch alg {
+	case jose.RS256:
 		return rsa.GenerateKey(rand.Reader, 2048)
+	case jose.ES256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}
-	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return nil, fmt.Errorf("make a signing key of algorithm %q: must be ES256 or RS256", alg)
 }
 
-// keyID is the unpadded base64url of the SHA-256 of the key in PKIX form (kubernetes pkg/serviceaccount/jwt.go).
-func keyID(public crypto.PublicKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return "", fmt.Errorf("encode the public key: %w", err)
+// newJWK names a key by the unpadded base64url of the SHA-256 of its public half in PKIX form, as the real server does
+// (kubernetes pkg/serviceaccount/jwt.go).
+func newJWK(key crypto.Signer) (jose.JSONWebKey, error) {
+	alg := jose.ES256
+	if _, ok := key.Public().(*rsa.PublicKey); ok {
+		alg = jose.RS256
 	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	sum := sha256.Sum256(der)
-	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
+	jwk := jose.JSONWebKey{Key: key, KeyID: base64.RawURLEncoding.EncodeToString(sum[:]), Algorithm: string(alg), Use: "sig"}
+	if err == nil {
+		_, err = signerOf(jwk)
+	}
+	return jwk, err
+}
+
+// signerOf makes JWTs whose header is exactly alg and kid.
+func signerOf(key jose.JSONWebKey) (jose.Signer, error) {
+	return jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key}, nil)
+}
+
+// identity is who issues tokens, and whose tokens are taken: the first issues and signs, all are accepted.
+type identity struct {
+	issuers []string
+	keys    []jose.JSONWebKey // private
 }
 
 // sign serialises claims, a map so that the keys come out sorted, and signs them.
-func (s *signer) sign(claims map[string]any) (string, error) {
+func (id identity) sign(claims map[string]any) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
-		return "", fmt.Errorf("encode the claims: %w", err)
+		return "", err
 	}
-	jws, err := s.jose.Sign(payload)
+	signer, err := signerOf(id.keys[0])
 	if err != nil {
-		return "", fmt.Errorf("sign the claims: %w", err)
+		return "", err
+	}
+	jws, err := signer.Sign(payload)
+	if err != nil {
+		return "", err
 	}
 	return jws.CompactSerialize()
 }
 
-// subjectOf is the user of a token that was issued here, for the API itself; "" if it was not, or is not good now. Like
-// the real server it forgives a clock that is wrong by a minute.
-func (s *Server) subjectOf(token string) string {
-	var claims jwt.Claims
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{s.opts.SigningAlg})
-	if err != nil || parsed.Claims(s.signer.public.Key, &claims) != nil {
-		return ""
+func (s *Server) identity() identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.issuing
+}
+
+// SetIssuers replaces Options.Issuers.
+func (s *Server) SetIssuers(first string, others ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.issuing.issuers = append([]string{first}, others...)
+}
+
+// SetSigningKeys replaces Options.SigningKeys.
+func (s *Server) SetSigningKeys(first crypto.Signer, others ...crypto.Signer) error {
+	var jwks []jose.JSONWebKey
+	for _, key := range append([]crypto.Signer{first}, others...) {
+		jwk, err := newJWK(key)
+		if err != nil {
+			return fmt.Errorf("take a signing key: %w", err)
+		}
+		jwks = append(jwks, jwk)
 	}
-	if claims.Validate(jwt.Expected{Issuer: s.opts.Issuer, AnyAudience: s.opts.APIAudiences, Time: s.now()}) != nil {
-		return ""
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.issuing.keys = jwks
+	return nil
+}
+
+// apiAudiences are those of the API itself.
+func (s *Server) apiAudiences() []string {
+	if len(s.opts.APIAudiences) > 0 {
+		return s.opts.APIAudiences
 	}
-	return claims.Subject
+	return s.identity().issuers
 }
 
 // Keys are the public keys of all tokens, as /openid/v1/jwks has them.
 func (s *Server) Keys() jose.JSONWebKeySet {
-	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{s.signer.public}}
+	var set jose.JSONWebKeySet
+	for _, key := range s.identity().keys {
+		set.Keys = append(set.Keys, key.Public())
+	}
+	return set
 }

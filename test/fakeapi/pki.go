@@ -9,12 +9,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,6 +22,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
 )
 
 // pki is the server's own CA and what it issued.
@@ -43,7 +44,7 @@ func newPKI(addr net.Addr, node string) (*pki, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pki{caPEM: encodePEM("CERTIFICATE", ca.Raw), pool: x509.NewCertPool(), bearerToken: rand.Text()}
+	p := &pki{caPEM: encodeCert(ca.Raw), pool: x509.NewCertPool(), bearerToken: rand.Text()}
 	p.pool.AddCert(ca)
 	p.issue = func(template *x509.Certificate) (cert, key []byte, err error) { return issueCert(template, ca, caKey) }
 
@@ -71,20 +72,15 @@ func (p *pki) client(user string, groups ...string) (cert, key []byte, err error
 	})
 }
 
+// lifeBegins lies back, for clocks that are being set.
+func lifeBegins() time.Time { return time.Now().Add(-24 * time.Hour) }
+
 func newCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the CA key: %w", err)
 	}
-	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "kubernetes-ca"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	der, err := sign(template, template, &key.PublicKey, key)
-	if err != nil {
-		return nil, nil, err
-	}
-	ca, err := x509.ParseCertificate(der)
+	ca, err := certutil.NewSelfSignedCACert(certutil.Config{CommonName: "kubernetes-ca", NotBefore: lifeBegins()}, key)
 	return ca, key, err
 }
 
@@ -94,31 +90,17 @@ func issueCert(template, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (cert, k
 		return nil, nil, fmt.Errorf("make a key: %w", err)
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
-	der, err := sign(template, ca, &private.PublicKey, caKey)
+	template.NotBefore, template.NotAfter = lifeBegins(), time.Now().AddDate(10, 0, 0)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca, &private.PublicKey, caKey) // with a random serial number
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("sign the certificate of %s: %w", template.Subject.CommonName, err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	return encodePEM("CERTIFICATE", der), encodePEM("PRIVATE KEY", keyDER), err
+	key, err = keyutil.MarshalPrivateKeyToPEM(private)
+	return encodeCert(der), key, err
 }
 
-func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("draw a serial number: %w", err)
-	}
-	template.SerialNumber = serial
-	template.NotBefore = time.Now().Add(-24 * time.Hour)
-	template.NotAfter = time.Now().AddDate(10, 0, 0)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
-	if err != nil {
-		return nil, fmt.Errorf("sign the certificate of %s: %w", template.Subject.CommonName, err)
-	}
-	return der, nil
-}
-
-func encodePEM(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+func encodeCert(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: certutil.CertificateBlockType, Bytes: der})
 }
 
 // authenticate says who sent a request; the zero value is nobody.
@@ -127,7 +109,11 @@ func (s *Server) authenticate(r *http.Request) authenticationv1.UserInfo {
 		if subtle.ConstantTimeCompare([]byte(token), []byte(s.pki.bearerToken)) == 1 {
 			return authenticationv1.UserInfo{Username: "kubernetes-admin", Groups: []string{"system:masters", "system:authenticated"}}
 		}
-		return authenticationv1.UserInfo{Username: s.subjectOf(token)}
+		user, _, err := s.authenticateToken(token, s.apiAudiences())
+		if err != nil {
+			return authenticationv1.UserInfo{} // nobody is told why
+		}
+		return user
 	}
 	if len(r.TLS.PeerCertificates) == 0 {
 		return authenticationv1.UserInfo{}
@@ -171,24 +157,13 @@ func (s *Server) CA() []byte { return append([]byte(nil), s.pki.caPEM...) }
 
 // WriteKubeconfig writes, atomically and with mode 0600, a kubeconfig with the client certificate of the node in Options.
 func (s *Server) WriteKubeconfig(path string) error {
-	data, err := clientcmd.Write(s.kubeconfig())
-	if err != nil {
-		return fmt.Errorf("encode the kubeconfig: %w", err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600 by itself
-	if err != nil {
-		return fmt.Errorf("write the kubeconfig: %w", err)
-	}
-	defer os.Remove(f.Name()) // nothing left to remove after the rename
-	_, err = f.Write(data)
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
+	next := path + ".new"
+	err := clientcmd.WriteToFile(s.kubeconfig(), next)
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Rename(next, path)
 	}
 	if err != nil {
-		return fmt.Errorf("write the kubeconfig: %w", err)
+		return fmt.Errorf("write the kubeconfig: %w", errors.Join(err, os.RemoveAll(next)))
 	}
 	return nil
 }

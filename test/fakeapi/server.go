@@ -2,6 +2,7 @@ package fakeapi
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -29,11 +29,15 @@ type Options struct {
 	// and is called from many goroutines. Nil is time.Now. Timers (grace periods, watch timeouts) do not use it.
 	Now func() time.Time
 
-	// SigningAlg is ES256 or RS256; "" is ES256, which is much faster.
-	SigningAlg jose.SignatureAlgorithm
-	// Issuer is the iss of tokens; "" is https://kubernetes.default.svc.cluster.local.
-	Issuer string
-	// APIAudiences are the audiences of the API itself, given to a request that names none. Nil is the issuer.
+	// SigningKeys: the first one signs tokens, those of all are accepted. They are RSA, or ECDSA on P-256. Nil is
+	// a new one for ES256, which is much faster than RS256. SetSigningKeys changes them.
+	SigningKeys []crypto.Signer
+	// Issuers: the first one is the iss of tokens, those of all are accepted. Nil is
+	// https://kubernetes.default.svc.cluster.local. SetIssuers changes them.
+	Issuers []string
+	// JWKSURI is where discovery says that the keys are; "" is the server's own.
+	JWKSURI string
+	// APIAudiences are the audiences of the API itself, given to a request that names none. Nil is all issuers.
 	APIAudiences []string
 	// MaxTokenExpiration shortens longer lifetimes; 0 is off. Unlike the real flag, which refuses less than an hour,
 	// any whole number of seconds will do, so that a demonstration rotates while one looks.
@@ -61,7 +65,6 @@ type Server struct {
 	opts    Options
 	now     func() time.Time
 	store   *store
-	signer  *signer
 	pki     *pki
 	journal journal
 	faults  faults
@@ -71,6 +74,7 @@ type Server struct {
 	freshness time.Duration
 
 	mu       sync.Mutex // guards what follows
+	issuing  identity
 	listener net.Listener
 	holder   io.Closer // keeps the port while the server plays dead
 	conns    map[net.Conn]bool
@@ -87,8 +91,7 @@ type Server struct {
 // Start makes keys and certificates, fills the store with the namespaces of an empty cluster and one node, and serves.
 // The caller must Close the server.
 func Start(opts Options) (*Server, error) {
-	opts.setDefaults()
-	if err := opts.validate(); err != nil {
+	if err := errors.Join(opts.setDefaults(), opts.validate()); err != nil {
 		return nil, err
 	}
 	s := &Server{opts: opts, freshness: 3 * time.Second, now: opts.Now, store: newStore(opts.History, newResources()), conns: map[net.Conn]bool{}, timers: map[*time.Timer]bool{}}
@@ -96,7 +99,8 @@ func Start(opts Options) (*Server, error) {
 	s.stop, s.done = cancel, ctx.Done()
 	s.journal.forgetful = opts.Forgetful
 	var err error
-	if s.signer, err = newSigner(opts.SigningAlg); err != nil {
+	s.SetIssuers(opts.Issuers[0], opts.Issuers[1:]...)
+	if err = s.SetSigningKeys(opts.SigningKeys[0], opts.SigningKeys[1:]...); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", opts.Listen)
@@ -115,25 +119,27 @@ func Start(opts Options) (*Server, error) {
 	return s, nil
 }
 
-func (o *Options) setDefaults() {
+func (o *Options) setDefaults() error {
 	setZero(&o.Listen, "127.0.0.1:0")
 	setZero(&o.Node, "node-1")
-	setZero(&o.SigningAlg, jose.ES256)
-	setZero(&o.Issuer, "https://kubernetes.default.svc.cluster.local")
 	setZero(&o.BookmarkInterval, time.Minute)
 	setZero(&o.History, 16384)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if len(o.APIAudiences) == 0 {
-		o.APIAudiences = []string{o.Issuer}
+	if len(o.Issuers) == 0 {
+		o.Issuers = []string{"https://kubernetes.default.svc.cluster.local"}
 	}
+	if len(o.SigningKeys) > 0 {
+		return nil
+	}
+	key, err := NewSigningKey(jose.ES256)
+	o.SigningKeys = []crypto.Signer{key}
+	return err
 }
 
 func (o *Options) validate() error {
 	switch {
-	case o.SigningAlg != jose.ES256 && o.SigningAlg != jose.RS256:
-		return fmt.Errorf("signing algorithm %q: must be ES256 or RS256", o.SigningAlg)
 	case o.MaxTokenExpiration < 0 || o.MaxTokenExpiration%time.Second != 0:
 		return fmt.Errorf("maximum token expiration %v: must be 0 or a whole number of seconds", o.MaxTokenExpiration)
 	case o.History < 0:
@@ -302,9 +308,4 @@ func (s *Server) enter() bool {
 	}
 	s.handlers.Add(1)
 	return true
-}
-
-// subset reports whether every one of some is in all.
-func subset(some, all []string) bool {
-	return !slices.ContainsFunc(some, func(a string) bool { return !slices.Contains(all, a) })
 }

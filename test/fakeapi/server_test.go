@@ -2,6 +2,8 @@ package fakeapi
 
 import (
 	"context"
+	"crypto"
+	"crypto/ed25519"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -107,7 +109,7 @@ func (c *clock) add(d time.Duration) {
 func TestBadOptions(t *testing.T) {
 	t.Parallel()
 	for _, o := range []Options{
-		{SigningAlg: "HS256"}, {MaxTokenExpiration: -time.Second}, {MaxTokenExpiration: 1500 * time.Millisecond},
+		{SigningKeys: []crypto.Signer{ed25519.PrivateKey(make([]byte, ed25519.PrivateKeySize))}}, {MaxTokenExpiration: -time.Second}, {MaxTokenExpiration: 1500 * time.Millisecond},
 		{History: -1}, {BookmarkInterval: -1}, {Listen: "256.0.0.1:0"},
 	} {
 		if s, err := Start(o); err == nil {

@@ -2,6 +2,7 @@ package fakeapi
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -19,10 +21,14 @@ var tokenRequestKind = authenticationv1.SchemeGroupVersion.WithKind("TokenReques
 // extendedLifetime is how long an injected token really lives, while its warnafter says 3607 s.
 const extendedLifetime = 365 * 24 * time.Hour
 
-// subject is what a token is about, looked up under one lock.
-type subject struct {
-	account           *corev1.ServiceAccount
-	pod, secret, node *boundRef
+// bindings are what a token is about, looked up under one lock. The fields are in the order of the keys.
+type bindings struct {
+	Namespace string   `json:"namespace"`
+	Node      boundRef `json:"node,omitzero"`
+	Pod       boundRef `json:"pod,omitzero"`
+	Secret    boundRef `json:"secret,omitzero"`
+	Account   boundRef `json:"serviceaccount"`
+	WarnAfter int64    `json:"warnafter,omitzero"` // Unix time
 }
 
 // boundRef is an object as claims name it.
@@ -43,36 +49,36 @@ func (s *Server) requestToken(namespace, name string, tr *authenticationv1.Token
 	}
 	setDefault(&tr.Spec.ExpirationSeconds, 3600)
 	now := s.now()
-	sub, err := locked(s, func() (*subject, error) { return s.resolve(named(namespace, name), tr, now) })
+	to, err := locked(s, func() (*bindings, error) { return s.resolve(named(namespace, name), tr, now) })
 	if err != nil {
 		return nil, err
 	}
 	warnings = s.clamp(tr)
-	return warnings, s.issue(tr, sub, now, edit)
+	return warnings, s.issue(tr, to, now, edit)
 }
 
 // resolve looks up the account and the bound object, fills the request's metadata, and validates it in between.
-func (s *Server) resolve(key types.NamespacedName, tr *authenticationv1.TokenRequest, now time.Time) (*subject, error) {
+func (s *Server) resolve(key types.NamespacedName, tr *authenticationv1.TokenRequest, now time.Time) (*bindings, error) {
 	v, err := s.store.get("serviceaccounts", key)
 	if err != nil {
 		return nil, err
 	}
-	account := v.obj.(*corev1.ServiceAccount)
-	if uid := account.UID; tr.UID != "" && tr.UID != uid {
+	uid := v.obj.GetUID()
+	if tr.UID != "" && tr.UID != uid {
 		return nil, apierrors.NewConflict(tokenRequestResource, key.Name,
 			fmt.Errorf("the UID in the token request (%s) does not match the UID of the service account (%s)", tr.UID, uid))
 	}
 	if len(tr.Spec.Audiences) == 0 {
-		tr.Spec.Audiences = append([]string(nil), s.opts.APIAudiences...)
+		tr.Spec.Audiences = slices.Clone(s.apiAudiences())
 	}
-	tr.Name, tr.Namespace, tr.UID = key.Name, key.Namespace, account.UID
+	tr.Name, tr.Namespace, tr.UID = key.Name, key.Namespace, uid
 	tr.CreationTimestamp = metav1.NewTime(now)
 	tr.Status = authenticationv1.TokenRequestStatus{}
 	if err := invalid(tokenRequestKind.GroupKind(), "", validateTokenRequest(&tr.Spec)); err != nil {
 		return nil, err
 	}
-	sub := &subject{account: account}
-	return sub, s.bind(tr.Spec.BoundObjectRef, sub)
+	to := &bindings{Namespace: key.Namespace, Account: boundRef{Name: key.Name, UID: uid}}
+	return to, s.bind(tr.Spec.BoundObjectRef, to)
 }
 
 func validateTokenRequest(spec *authenticationv1.TokenRequestSpec) field.ErrorList {
@@ -85,25 +91,28 @@ func validateTokenRequest(spec *authenticationv1.TokenRequestSpec) field.ErrorLi
 var tokenRequestResource = schema.GroupResource{Group: tokenRequestKind.Group, Resource: tokenRequestKind.Kind}
 
 // bind looks up what the token shall be bound to. The version of the reference does not matter, its group does.
-func (s *Server) bind(ref *authenticationv1.BoundObjectReference, sub *subject) error {
+func (s *Server) bind(ref *authenticationv1.BoundObjectReference, to *bindings) error {
 	if ref == nil {
 		return nil
 	}
 	kind := schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind)
-	resource, ok := map[schema.GroupKind]string{{Kind: "Pod"}: "pods", {Kind: "Node"}: "nodes", {Kind: "Secret"}: "secrets"}[kind.GroupKind()]
+	target, ok := map[schema.GroupKind]struct {
+		resource, namespace string
+		ref                 *boundRef
+	}{{Kind: "Pod"}: {"pods", to.Namespace, &to.Pod}, {Kind: "Node"}: {"nodes", "", &to.Node}, {Kind: "Secret"}: {"secrets", to.Namespace, &to.Secret}}[kind.GroupKind()]
 	if !ok {
 		return apierrors.NewBadRequest("cannot bind token to object of type " + kind.String())
 	}
-	key := named(sub.account.Namespace, ref.Name)
-	if resource == "nodes" {
-		key.Namespace = ""
-	}
-	v, err := s.store.get(resource, key)
+	v, err := s.store.get(target.resource, named(target.namespace, ref.Name))
 	if err != nil {
 		return err
 	}
-	if err := s.bindTo(v.obj, sub); err != nil {
-		return err
+	*target.ref = boundRef{ref.Name, v.obj.GetUID()}
+	if pod, ok := v.obj.(*corev1.Pod); ok {
+		if pod.Spec.ServiceAccountName != to.Account.Name {
+			return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token for serviceaccount %q to pod running with different serviceaccount name.", to.Account.Name))
+		}
+		to.Node = s.nodeOf(pod)
 	}
 	if ref.UID != "" && ref.UID != v.obj.GetUID() {
 		return apierrors.NewConflict(schema.GroupResource{Group: kind.Group, Resource: kind.Kind}, ref.Name,
@@ -112,29 +121,9 @@ func (s *Server) bind(ref *authenticationv1.BoundObjectReference, sub *subject) 
 	return nil
 }
 
-func (s *Server) bindTo(obj Object, sub *subject) error {
-	bound := &boundRef{Name: obj.GetName(), UID: obj.GetUID()}
-	switch o := obj.(type) {
-	case *corev1.Secret:
-		sub.secret = bound
-	case *corev1.Node:
-		sub.node = bound
-	case *corev1.Pod:
-		if o.Spec.ServiceAccountName != sub.account.Name {
-			return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token for serviceaccount %q to pod running with different serviceaccount name.", sub.account.Name))
-		}
-		sub.pod = bound
-		sub.node = s.nodeOf(o)
-	}
-	return nil
-}
-
 // nodeOf is the node that a pod's token names: without a UID if the node is unknown.
-func (s *Server) nodeOf(pod *corev1.Pod) *boundRef {
-	if pod.Spec.NodeName == "" {
-		return nil
-	}
-	ref := &boundRef{Name: pod.Spec.NodeName}
+func (s *Server) nodeOf(pod *corev1.Pod) boundRef {
+	ref := boundRef{Name: pod.Spec.NodeName}
 	if v, err := s.store.get("nodes", named("", ref.Name)); err == nil {
 		ref.UID = v.obj.GetUID()
 	}
@@ -152,8 +141,8 @@ func (s *Server) clamp(tr *authenticationv1.TokenRequest) (warnings []string) {
 }
 
 // issue signs the token and completes the answer. The answer's expiry is the unextended one.
-func (s *Server) issue(tr *authenticationv1.TokenRequest, sub *subject, now time.Time, edit *TokenEdit) error {
-	lifetime, warnAfter := s.lifetime(tr, sub)
+func (s *Server) issue(tr *authenticationv1.TokenRequest, to *bindings, now time.Time, edit *TokenEdit) error {
+	lifetime, warnAfter := s.lifetime(tr, to)
 	if edit != nil {
 		now = now.Add(edit.Shift)
 		tr.CreationTimestamp = metav1.NewTime(now)
@@ -166,7 +155,10 @@ func (s *Server) issue(tr *authenticationv1.TokenRequest, sub *subject, now time
 			tr.Spec.Audiences = edit.Audiences
 		}
 	}
-	token, err := s.signer.sign(s.claims(tr, sub, now, lifetime, warnAfter))
+	if warnAfter > 0 {
+		to.WarnAfter = now.Add(warnAfter).Unix()
+	}
+	token, err := s.sign(tr.Spec.Audiences, to, now, lifetime)
 	if err != nil {
 		return apierrors.NewInternalError(fmt.Errorf("failed to generate token: %w", err))
 	}
@@ -184,35 +176,25 @@ func (s *Server) issue(tr *authenticationv1.TokenRequest, sub *subject, now time
 
 // lifetime is how long the token itself shall live; warnAfter is 0 for most. Pod-bound tokens for the API of exactly
 // the lifetime that admission injects live a year, to give old clients time.
-func (s *Server) lifetime(tr *authenticationv1.TokenRequest, sub *subject) (lifetime, warnAfter time.Duration) {
+func (s *Server) lifetime(tr *authenticationv1.TokenRequest, to *bindings) (lifetime, warnAfter time.Duration) {
 	lifetime = seconds(*tr.Spec.ExpirationSeconds)
-	if !s.opts.NoExtension && sub.pod != nil && *tr.Spec.ExpirationSeconds == injectedExpiration && subset(tr.Spec.Audiences, s.opts.APIAudiences) {
+	if !s.opts.NoExtension && to.Pod != (boundRef{}) && *tr.Spec.ExpirationSeconds == injectedExpiration && sets.New(s.apiAudiences()...).HasAll(tr.Spec.Audiences...) {
 		return extendedLifetime, lifetime
 	}
 	return lifetime, 0
 }
 
-func (s *Server) claims(tr *authenticationv1.TokenRequest, sub *subject, now time.Time, lifetime, warnAfter time.Duration) map[string]any {
-	private := map[string]any{
-		"namespace":      sub.account.Namespace,
-		"serviceaccount": boundRef{Name: sub.account.Name, UID: sub.account.UID},
-	}
-	for name, ref := range map[string]*boundRef{"pod": sub.pod, "secret": sub.secret, "node": sub.node} {
-		if ref != nil {
-			private[name] = ref
-		}
-	}
-	if warnAfter > 0 {
-		private["warnafter"] = now.Add(warnAfter).Unix()
-	}
-	return map[string]any{
-		"aud":           tr.Spec.Audiences,
+// sign makes the token.
+func (s *Server) sign(audiences []string, to *bindings, now time.Time, lifetime time.Duration) (string, error) {
+	id := s.identity()
+	return id.sign(map[string]any{
+		"aud":           audiences,
 		"exp":           now.Add(lifetime).Unix(),
 		"iat":           now.Unix(),
-		"iss":           s.opts.Issuer,
-		"jti":           string(uuid.NewUUID()),
-		"kubernetes.io": private,
+		"iss":           id.issuers[0],
+		"jti":           uuid.NewUUID(),
+		"kubernetes.io": to,
 		"nbf":           now.Unix(),
-		"sub":           "system:serviceaccount:" + sub.account.Namespace + ":" + sub.account.Name,
-	}
+		"sub":           userOf(to.Namespace, to.Account.Name),
+	})
 }

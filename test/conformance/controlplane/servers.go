@@ -2,7 +2,7 @@ package controlplane
 
 import (
 	"context"
-	"errors"
+	"crypto"
 	"fmt"
 	"net"
 	"time"
@@ -81,10 +81,8 @@ func (s *Server) User(name string, groups ...string) (*rest.Config, error) {
 // Bearer is a client config that presents token, and none at all for "".
 func (s *Server) Bearer(token string) *rest.Config { return s.at(s.plane.Bearer(token)) }
 
-// Sign makes a JWT with the servers' key of that algorithm.
-func (s *Server) Sign(jose.SignatureAlgorithm, any) (string, error) {
-	return "", errors.New("the control plane cannot sign yet")
-}
+// Key is the private key of that algorithm.
+func (s *Server) Key(alg jose.SignatureAlgorithm) crypto.Signer { return s.plane.keys[alg] }
 
 // Now is the time of this machine, which is the server's.
 func (s *Server) Now() time.Time { return time.Now() }
