@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"github.com/token-projector/token-projector/test/conformance/controlplane"
 )
@@ -73,6 +74,12 @@ func (n *node) start(t *testing.T, flags ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.startWith(t, config, flags...)
+}
+
+// startWith is start with other credentials or another server.
+func (n *node) startWith(t *testing.T, config *rest.Config, flags ...string) {
+	t.Helper()
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := controlplane.WriteKubeconfig(kubeconfig, config); err != nil {
 		t.Fatal(err)

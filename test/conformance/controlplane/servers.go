@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -16,8 +17,9 @@ import (
 
 // Server is one kube-apiserver of the control plane. All of them share the objects.
 type Server struct {
-	plane *ControlPlane
-	port  string
+	plane   *ControlPlane
+	port    string
+	process *process // nil for the first one, which is not restarted
 }
 
 // Server returns the one with these flags, and starts it when there is none yet: cases.Target. Equal is the same pointer.
@@ -26,7 +28,7 @@ func (c *ControlPlane) Server(ctx context.Context, flags *cases.Flags, _ bool) (
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if flags == cases.Usual {
-		return &Server{c, c.ports.apiserver}, nil
+		return &Server{plane: c, port: c.ports.apiserver}, nil
 	}
 	if s := c.servers[flags]; s != nil {
 		return s, nil
@@ -47,21 +49,41 @@ func (c *ControlPlane) startServer(ctx context.Context, flags *cases.Flags) (*Se
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{c, p.apiserver}
+	s := &Server{plane: c, port: p.apiserver}
 	if err := c.run(c.binary, "kube-apiserver", c.apiserverFlags(s.port, flags)); err != nil {
 		return nil, err
 	}
+	s.process = c.processes[len(c.processes)-1]
+	return s, s.awaitReady(ctx)
+}
+
+// Restart ends a server that is not the first one, and starts it on the same port with other flags. Its pointer stays that
+// of the old flags.
+func (s *Server) Restart(ctx context.Context, flags *cases.Flags) error {
+	c := s.plane
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.process.kill()
+	p, err := startProcess(s.process.name, c.binary, s.process.logFile, append([]string{s.process.name}, c.apiserverFlags(s.port, flags)...)...)
+	if err != nil {
+		return err
+	}
+	c.processes[slices.Index(c.processes, s.process)], s.process = p, p
+	return s.awaitReady(ctx)
+}
+
+func (s *Server) awaitReady(ctx context.Context) error {
 	admin, err := s.User("conformance-admin", "system:masters")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	client, err := kubernetes.NewForConfig(admin)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return s, c.await(ctx, "the API server", func(ctx context.Context) (bool, error) { return ready(ctx, client), nil })
+	return s.plane.await(ctx, "the API server", func(ctx context.Context) (bool, error) { return ready(ctx, client), nil })
 }
 
 func (s *Server) at(config *rest.Config) *rest.Config {
