@@ -35,7 +35,8 @@ type pki struct {
 	clientKey   []byte // PEM
 	bearerToken string // of the administrator
 
-	issue func(template *x509.Certificate) (cert, key []byte, err error)
+	ca    *x509.Certificate
+	caKey *ecdsa.PrivateKey
 }
 
 // newPKI makes certificates that are valid by the local clock, whatever Options.Now says: a client checks them by it too.
@@ -44,10 +45,8 @@ func newPKI(addr net.Addr, node string) (*pki, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pki{caPEM: encodeCert(ca.Raw), pool: x509.NewCertPool(), bearerToken: rand.Text()}
+	p := &pki{ca: ca, caKey: caKey, caPEM: encodeCert(ca.Raw), pool: x509.NewCertPool(), bearerToken: rand.Text()}
 	p.pool.AddCert(ca)
-	p.issue = func(template *x509.Certificate) (cert, key []byte, err error) { return issueCert(template, ca, caKey) }
-
 	serverCert, serverKey, err := p.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
@@ -84,14 +83,14 @@ func newCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return ca, key, err
 }
 
-func issueCert(template, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (cert, key []byte, err error) {
+func (p *pki) issue(template *x509.Certificate) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a key: %w", err)
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.NotBefore, template.NotAfter = lifeBegins(), time.Now().AddDate(10, 0, 0)
-	der, err := x509.CreateCertificate(rand.Reader, template, ca, &private.PublicKey, caKey) // with a random serial number
+	der, err := x509.CreateCertificate(rand.Reader, template, p.ca, &private.PublicKey, p.caKey) // with a random serial number
 	if err != nil {
 		return nil, nil, fmt.Errorf("sign the certificate of %s: %w", template.Subject.CommonName, err)
 	}

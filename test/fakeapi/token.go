@@ -112,22 +112,16 @@ func (s *Server) bind(ref *authenticationv1.BoundObjectReference, to *bindings) 
 		if pod.Spec.ServiceAccountName != to.Account.Name {
 			return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token for serviceaccount %q to pod running with different serviceaccount name.", to.Account.Name))
 		}
-		to.Node = s.nodeOf(pod)
+		to.Node.Name = pod.Spec.NodeName
+		if node, err := s.store.get("nodes", named("", to.Node.Name)); err == nil { // an unknown one has no UID
+			to.Node.UID = node.obj.GetUID()
+		}
 	}
 	if ref.UID != "" && ref.UID != v.obj.GetUID() {
 		return apierrors.NewConflict(schema.GroupResource{Group: kind.Group, Resource: kind.Kind}, ref.Name,
 			fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID))
 	}
 	return nil
-}
-
-// nodeOf is the node that a pod's token names: without a UID if the node is unknown.
-func (s *Server) nodeOf(pod *corev1.Pod) boundRef {
-	ref := boundRef{Name: pod.Spec.NodeName}
-	if v, err := s.store.get("nodes", named("", ref.Name)); err == nil {
-		ref.UID = v.obj.GetUID()
-	}
-	return ref
 }
 
 // clamp shortens the lifetime to the server's maximum.
