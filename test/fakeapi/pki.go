@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -157,12 +156,13 @@ func (s *Server) CA() []byte { return append([]byte(nil), s.pki.caPEM...) }
 // WriteKubeconfig writes, atomically and with mode 0600, a kubeconfig with the client certificate of the node in Options.
 func (s *Server) WriteKubeconfig(path string) error {
 	next := path + ".new"
+	defer os.Remove(next) // nothing left to remove after the rename
 	err := clientcmd.WriteToFile(s.kubeconfig(), next)
 	if err == nil {
 		err = os.Rename(next, path)
 	}
 	if err != nil {
-		return fmt.Errorf("write the kubeconfig: %w", errors.Join(err, os.RemoveAll(next)))
+		return fmt.Errorf("write the kubeconfig: %w", err)
 	}
 	return nil
 }
