@@ -6,6 +6,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
@@ -122,7 +123,7 @@ func (w *World) warned(tr *authenticationv1.TokenRequest) (*authenticationv1.Tok
 	config.WarningHandlerWithContext = &ws
 	client, err := kubernetes.NewForConfig(config)
 	w.must(err)
-	other := *w
-	other.Client = client
-	return other.granted("default", tr), ws
+	answer, err := client.CoreV1().ServiceAccounts(w.NS).CreateToken(w.Ctx, "default", tr, metav1.CreateOptions{})
+	w.must(err)
+	return answer, ws
 }
