@@ -6,10 +6,11 @@
 //
 //   - It serves TLS over HTTP/1.1 and HTTP/2 with its own CA: pods, configmaps, secrets, serviceaccounts, namespaces,
 //     nodes and events of v1, clustertrustbundles of certificates.k8s.io/v1, in JSON, YAML and protobuf; get, list,
-//     watch, create, update, patch (strategic merge, merge, JSON) and delete; the status subresource;
+//     watch, create, update, patch (strategic merge, merge, JSON) and delete; the status subresource; pods/binding;
 //     serviceaccounts/token; TokenReview and SelfSubjectReview.
 //   - Resource versions are decimal and one sequence for all. Watches know streaming lists, bookmarks, selectors and
-//     what comes into and goes out of them, and expiry. A watcher never holds up the store: it is cut when it is slow.
+//     what comes into and goes out of them, and expiry; LISTs know chunks and versions of the past. A watcher never holds
+//     up the store: it is cut when it is slow.
 //   - TokenRequests are checked as the real server checks them, in its order and with its words, and answered with
 //     tokens that are really signed: Keys verifies them, and so does whoever discovers the issuer by OIDC. Issuers and
 //     keys change while it serves: SetIssuers, SetSigningKeys.
@@ -29,7 +30,9 @@
 //     as in clusters whose tokens others shall trust; by default they are for service accounts alone.
 //   - No verdict on a token is remembered; the real server believes a good one for ten seconds.
 //   - There are no webhook configurations for tokens to be bound to.
-//   - LIST comes in one piece, and is not served at an exact resource version of the past.
+//   - History begins at the server's start, as on a real server that is started where there are objects already. Watches
+//     and continued LISTs share it: it ends by Options.History and ExpireResourceVersions alone, never by time.
+//   - Answers are never compressed.
 //   - The spec of a pod may be changed by an update, except for moving it to another node. Of a pod's spec only token
 //     sources are validated, and containers get no defaults.
 //   - Of a ClusterTrustBundle only the name is validated, and its signer may be changed by an update.

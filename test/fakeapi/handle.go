@@ -188,11 +188,14 @@ func (c *call) dispatch(t *table) error {
 func (c *call) serveSubresource(t *table) error {
 	isToken := c.Resource == "serviceaccounts" && c.Subresource == "token"
 	isStatus := c.Subresource == "status" && t.res.takeStatus != nil
+	isBinding := c.Resource == "pods" && c.Subresource == "binding"
 	switch {
-	case !isToken && !isStatus:
+	case !isToken && !isStatus && !isBinding:
 		return errNoPath
 	case isToken && c.Verb == "create":
 		return c.createToken()
+	case isBinding && c.Verb == "create":
+		return c.bindPod(t)
 	case isStatus && c.Verb == "get":
 		return c.get(t)
 	case isStatus && (c.Verb == "update" || c.Verb == "patch"):

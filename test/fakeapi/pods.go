@@ -2,10 +2,13 @@ package fakeapi
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/rand"
 )
 
@@ -202,4 +205,29 @@ func deletionGrace(obj Object, asked *int64) int64 {
 		return 1
 	}
 	return grace
+}
+
+// bindPod is POST pods/NAME/binding, by which a scheduler gives a pod its node.
+func (c *call) bindPod(t *table) error {
+	b := &corev1.Binding{}
+	if err := decode(c.ContentType, c.body, corev1.SchemeGroupVersion.WithKind("Binding"), b); err != nil {
+		return err
+	}
+	_, err := locked(c.s, func() (*version, error) {
+		v, err := c.s.store.get(t.res.name, c.key())
+		if err != nil {
+			return nil, err
+		}
+		pod := v.obj.DeepCopyObject().(*corev1.Pod)
+		if pod.Spec.NodeName != "" {
+			return nil, apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, pod.Name, fmt.Errorf("pod %s is already assigned to node %q", pod.Name, pod.Spec.NodeName))
+		}
+		pod.Spec.NodeName = b.Target.Name
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: c.s.timestamp()})
+		return c.s.store.put(t, pod), nil
+	})
+	if err == nil {
+		c.reply(http.StatusCreated, &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: http.StatusCreated})
+	}
+	return err
 }

@@ -34,14 +34,13 @@ func (c *call) options(t *table) (*query, error) {
 	if errs := validation.ValidateListOptions(&q.ListOptions, watchList); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
 	}
-	if q.Continue != "" { // none was ever handed out
-		return nil, apierrors.NewBadRequest("continue key is not valid")
-	}
 	if err := checkFields(t.res, q); err != nil {
 		return nil, err
 	}
 	var err error
-	q.rv, err = parseVersion(t.res, c.Name, q.ResourceVersion)
+	if q.rv, err = parseVersion(q.ResourceVersion); err != nil && c.Verb == "list" {
+		err = apierrors.NewBadRequest("invalid resource version: " + err.Error())
+	}
 	return q, err
 }
 
@@ -50,21 +49,27 @@ func checkFields(r *resource, q *query) error {
 		return nil
 	}
 	for _, req := range q.FieldSelector.Requirements() {
-		if _, known := r.selectable(r.newObject(), req.Field); !known {
-			return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
+		_, known := r.selectable(r.newObject(), req.Field)
+		switch {
+		case known:
+		case r.name == "configmaps" || r.name == "serviceaccounts": // those without a rule of their own
+			return apierrors.NewBadRequest(fmt.Sprintf(`%q is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field))
+		default:
+			return apierrors.NewBadRequest("field label not supported: " + req.Field)
 		}
 	}
 	return nil
 }
 
-func parseVersion(r *resource, name, rv string) (uint64, error) {
+// parseVersion has the real server's error, which a WATCH or GET answers as it is.
+func parseVersion(rv string) (uint64, error) {
 	if rv == "" {
 		return 0, nil
 	}
 	n, err := strconv.ParseUint(rv, 10, 64)
 	if err != nil {
-		return 0, apierrors.NewInvalid(schema.GroupKind{Group: r.kind.Group, Kind: r.name}, name,
-			field.ErrorList{field.Invalid(field.NewPath("resourceVersion"), rv, err.Error())})
+		message := field.Invalid(field.NewPath("resourceVersion"), rv, err.Error()).Error()
+		return 0, status(http.StatusInternalServerError, "", message)
 	}
 	return n, nil
 }
@@ -89,9 +94,12 @@ type fieldsIn struct {
 func (f fieldsIn) Has(field string) bool   { _, ok := f.res.selectable(f.obj, field); return ok }
 func (f fieldsIn) Get(field string) string { v, _ := f.res.selectable(f.obj, field); return v }
 
-// reach waits until the store is at least at a resource version, as long as the real server does.
+// freshness is how long a read waits for a resource version that is not there yet, as on the real server.
+const freshness = 3 * time.Second
+
+// reach waits until the store is at least at a resource version.
 func (c *call) reach(rv uint64) error {
-	deadline := time.NewTimer(c.s.freshness)
+	deadline := time.NewTimer(freshness)
 	defer deadline.Stop()
 	for {
 		c.s.store.mu.Lock()
@@ -114,7 +122,7 @@ func (c *call) reach(rv uint64) error {
 
 // get serves one object. A resource version is a lower bound.
 func (c *call) get(t *table) error {
-	rv, err := parseVersion(t.res, c.Name, c.r.URL.Query().Get("resourceVersion"))
+	rv, err := parseVersion(c.r.URL.Query().Get("resourceVersion"))
 	if err != nil {
 		return err
 	}
@@ -127,33 +135,4 @@ func (c *call) get(t *table) error {
 	}
 	c.replyVersion(http.StatusOK, t.res, v)
 	return nil
-}
-
-// list serves all matching objects in one piece: a limit is a wish that a server may ignore.
-func (c *call) list(t *table) error {
-	q, err := c.options(t)
-	if err != nil {
-		return err
-	}
-	if err := c.reach(q.rv); err != nil {
-		return err
-	}
-	c.s.store.mu.Lock()
-	all, rv := t.list(), c.s.store.rv
-	c.s.store.mu.Unlock()
-	if q.ResourceVersionMatch == metav1.ResourceVersionMatchExact && q.rv != rv {
-		return apierrors.NewResourceExpired("The provided resource version is too old.") // no past is kept for LIST
-	}
-	c.reply(http.StatusOK, t.res.makeList(q.filter(t.res, all), strconv.FormatUint(rv, 10)))
-	return nil
-}
-
-func (q *query) filter(r *resource, all []*version) []Object {
-	out := make([]Object, 0, len(all))
-	for _, v := range all {
-		if q.selects(r, v.obj) {
-			out = append(out, v.obj)
-		}
-	}
-	return out
 }

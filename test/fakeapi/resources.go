@@ -146,7 +146,7 @@ var podFields = fieldsOf[*corev1.Pod]{
 	"spec.hostNetwork":         func(p *corev1.Pod) string { return strconv.FormatBool(p.Spec.HostNetwork) },
 	"status.phase":             func(p *corev1.Pod) string { return string(p.Status.Phase) },
 	"status.podIP":             func(p *corev1.Pod) string { return p.Status.PodIP },
-	"status.podIPs":            func(p *corev1.Pod) string { return p.Status.PodIP },
+	"status.podIPs":            func(p *corev1.Pod) string { return "" }, // accepted, and no pod has a value
 	"status.nominatedNodeName": func(p *corev1.Pod) string { return p.Status.NominatedNodeName },
 }
 

@@ -70,8 +70,6 @@ type Server struct {
 	faults  faults
 	http    *http.Server
 	addr    string
-	// freshness is how long a read waits for a resource version that is not there yet.
-	freshness time.Duration
 
 	mu       sync.Mutex // guards what follows
 	issuing  identity
@@ -94,7 +92,7 @@ func Start(opts Options) (*Server, error) {
 	if err := errors.Join(opts.setDefaults(), opts.validate()); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, freshness: 3 * time.Second, now: opts.Now, store: newStore(opts.History, newResources()), conns: map[net.Conn]bool{}, timers: map[*time.Timer]bool{}}
+	s := &Server{opts: opts, now: opts.Now, store: newStore(opts.History, newResources()), conns: map[net.Conn]bool{}, timers: map[*time.Timer]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop, s.done = cancel, ctx.Done()
 	s.journal.forgetful = opts.Forgetful

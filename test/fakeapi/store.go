@@ -3,6 +3,7 @@ package fakeapi
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sort"
@@ -62,10 +63,13 @@ func (s *signal) fire() {
 	}
 }
 
+// firstVersion leaves room for versions that are too old: a server mostly starts where there are objects already.
+const firstVersion = 1000
+
 func newStore(history int, resources []*resource) *store {
-	s := &store{rv: 1, tables: map[string]*table{}, history: history}
+	s := &store{rv: firstVersion, tables: map[string]*table{}, history: history}
 	for _, r := range resources {
-		s.tables[r.name] = &table{res: r, items: map[types.NamespacedName]*version{}}
+		s.tables[r.name] = &table{res: r, items: map[types.NamespacedName]*version{}, floor: firstVersion}
 	}
 	return s
 }
@@ -169,17 +173,32 @@ func (t *table) since(rv uint64) ([]event, <-chan struct{}, error) {
 	return t.log[i:len(t.log):len(t.log)], t.changed.wait(), nil
 }
 
-// list returns all versions, ordered by namespace and name as etcd's keys are.
-func (t *table) list() []*version {
-	out := make([]*version, 0, len(t.items))
-	for _, v := range t.items {
-		out = append(out, v)
+// list returns all versions as they were at a resource version, which must be one of the past or of now, ordered as
+// etcd's keys are.
+func (t *table) list(rv uint64) ([]*version, error) {
+	if rv < max(t.floor, t.expired) {
+		return nil, apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 	}
-	slices.SortFunc(out, func(a, b *version) int {
-		return cmp.Or(cmp.Compare(a.obj.GetNamespace(), b.obj.GetNamespace()), cmp.Compare(a.obj.GetName(), b.obj.GetName()))
-	})
-	return out
+	items := maps.Clone(t.items)
+	for _, e := range slices.Backward(t.log) {
+		switch {
+		case e.rv <= rv: // nothing older has to be undone
+			return sorted(items), nil
+		case e.prev != nil:
+			items[keyOf(e.prev.obj)] = e.prev
+		default:
+			delete(items, keyOf(e.cur.obj))
+		}
+	}
+	return sorted(items), nil
 }
+
+func sorted(items map[types.NamespacedName]*version) []*version {
+	return slices.SortedFunc(maps.Values(items), func(a, b *version) int { return cmp.Compare(a.key(), b.key()) })
+}
+
+// key is the object's as in etcd.
+func (v *version) key() string { return keyOf(v.obj).String() }
 
 // errTooLarge is the answer to a resource version that the server has not reached.
 func errTooLarge(wanted, current uint64) error {

@@ -148,9 +148,12 @@ func (st *stream) sendInitial() error {
 		return err
 	}
 	st.s.store.mu.Lock()
-	all := st.table.list()
 	st.pos = st.s.store.rv
+	all, err := st.table.list(st.pos)
 	st.s.store.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	return st.batch(func() error {
 		for _, v := range all {
 			if !st.query.selects(st.table.res, v.obj) {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -157,41 +156,44 @@ func TestBodyLimit(t *testing.T) {
 	}
 }
 
-// Combinations of list and watch options that the real server refuses, and a few that it does not.
-func TestListOptions(t *testing.T) {
+// An old server refuses streaming lists.
+func TestNoWatchList(t *testing.T) {
 	t.Parallel()
-	s, old := start(t, Options{}), start(t, Options{NoWatchList: true})
-	const streaming = "?watch=true&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
-	for _, c := range []struct {
-		server *Server
-		query  string
-		code   int
-	}{
-		{s, "", 200},
-		{s, "?resourceVersion=0", 200},
-		{s, "?resourceVersion=1&resourceVersionMatch=NotOlderThan", 200},
-		{s, "?sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=1", 422},
-		{s, "?resourceVersionMatch=NotOlderThan", 422},
-		{s, "?resourceVersion=0&resourceVersionMatch=Exact", 422},
-		{s, "?resourceVersion=1&resourceVersionMatch=Exact", 410},
-		{s, "?resourceVersion=abc", 422},
-		{s, "?continue=abc", 400},
-		{s, "?fieldSelector=spec.nodeName%3Dnode-1", 200},
-		{s, "?fieldSelector=spec.replicas%3D1", 400},
-		{s, "?labelSelector=a%3D%3D%3D", 400},
-		{s, streaming + "&timeoutSeconds=1", 200},
-		{old, streaming + "&timeoutSeconds=1", 422},
-		{s, "?watch=true&sendInitialEvents=true", 422},
-		{s, "?watch=true&resourceVersionMatch=NotOlderThan", 422},
-		{s, "?watch=true&sendInitialEvents=true&resourceVersionMatch=Exact", 422},
-		{s, "?watch=true&resourceVersion=abc", 422},
-	} {
-		t.Run(strings.ReplaceAll(c.query, "&", " "), func(t *testing.T) {
-			t.Parallel()
-			if r := do(t, c.server, "GET", "/api/v1/pods"+c.query, nil); r.code != c.code {
-				t.Errorf("got %d, want %d: %s", r.code, c.code, r.body)
-			}
-		})
+	const streaming = "/api/v1/pods?watch=true&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=1"
+	for server, code := range map[*Server]int{start(t, Options{}): 200, start(t, Options{NoWatchList: true}): 422} {
+		if r := do(t, server, "GET", streaming, nil); r.code != code {
+			t.Errorf("got %d, want %d: %s", r.code, code, r.body)
+		}
+	}
+}
+
+// A LIST that goes on after its version was forgotten may be ended with what there is now.
+func TestExpiredContinue(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{})
+	configMaps := clientset(t, s).CoreV1().ConfigMaps("default")
+	for _, name := range []string{"a", "b", "c"} {
+		mustCreate(t, s, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}})
+	}
+	first, err := configMaps.List(testContext(t), metav1.ListOptions{Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}}, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.ExpireResourceVersions()
+	_, err = configMaps.List(testContext(t), metav1.ListOptions{Limit: 2, Continue: first.Continue})
+	status, ok := err.(apierrors.APIStatus)
+	if !ok || !apierrors.IsResourceExpired(err) || status.Status().Continue == "" {
+		t.Fatalf("got %v, want 410 with another token", err)
+	}
+	rest, err := configMaps.List(testContext(t), metav1.ListOptions{Limit: 2, Continue: status.Status().Continue})
+	if err != nil || len(rest.Items) != 1 || rest.Items[0].Name != "kube-root-ca.crt" {
+		t.Errorf("the rest is %v, %v", rest, err)
+	}
+	if _, err := configMaps.List(testContext(t), metav1.ListOptions{ResourceVersion: first.ResourceVersion, ResourceVersionMatch: "Exact"}); !apierrors.IsResourceExpired(err) {
+		t.Errorf("a forgotten version: %v", err)
 	}
 }
 
@@ -226,102 +228,19 @@ func watchEvents(t testing.TB, r response) []string {
 	return out
 }
 
-// What a watch sends from each kind of resource version.
-func TestWatchStart(t *testing.T) {
+// Bookmarks come in every interval.
+func TestBookmarkInterval(t *testing.T) {
 	t.Parallel()
-	s := start(t, Options{})
-	s.freshness = 100 * time.Millisecond
-	first := mustCreate(t, s, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}})
-	s.ExpireResourceVersions() // so that a's version is too old
-	b := mustCreate(t, s, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"}})
-	c := mustCreate(t, s, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}})
-	added := func(o Object) string { return "ADDED ConfigMap " + o.GetName() + "@" + o.GetResourceVersion() }
-	bookmark := "BOOKMARK ConfigMap @" + c.ResourceVersion
-	const streaming = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
-	client := httpClient(t, s)
-	var all sync.WaitGroup
-	for _, tc := range []struct {
-		name, query string
-		want        []string
-	}{
-		{"streaming list", streaming + "&allowWatchBookmarks=true", []string{added(first), added(b), added(c), bookmark + " end"}},
-		{"streaming list without bookmarks", streaming, []string{added(first), added(b), added(c)}},
-		{"streaming list from an old version", streaming + "&allowWatchBookmarks=true&resourceVersion=1", []string{added(first), added(b), added(c), bookmark + " end"}},
-		{"any version", "&resourceVersion=0&allowWatchBookmarks=true", []string{added(first), added(b), added(c), bookmark + " end"}},
-		{"from now", "&sendInitialEvents=false&resourceVersionMatch=NotOlderThan", nil},
-		{"from a version", "&resourceVersion=" + b.ResourceVersion, []string{added(c)}},
-		{"too old", "&resourceVersion=" + first.ResourceVersion, []string{"ERROR Expired: too old resource version: " + first.ResourceVersion + " (" + expiredAt(s) + ")"}},
-		{"not yet there", streaming + "&resourceVersion=999999", []string{"ERROR Timeout: Timeout: Too large resource version: 999999, current: " + c.ResourceVersion}},
-	} {
-		url := s.URL() + "/api/v1/namespaces/default/configmaps?watch=true&timeoutSeconds=1&fieldSelector=metadata.name!%3Dkube-root-ca.crt" + tc.query
-		all.Go(func() { // together, because each of them lasts a second
-			r, err := fetch(testContext(t), client, "GET", url, nil)
-			if err != nil || r.code != 200 || r.header.Get("Content-Type") != "application/json" {
-				t.Errorf("%s: got %d %s: %s, %v", tc.name, r.code, r.header.Get("Content-Type"), r.body, err)
-				return
-			}
-			if got, want := strings.Join(watchEvents(t, r), "\n"), strings.Join(tc.want, "\n"); got != want {
-				t.Errorf("%s: got\n%s\nwant\n%s", tc.name, got, want)
-			}
-		})
+	s := start(t, Options{BookmarkInterval: 50 * time.Millisecond})
+	r := do(t, s, "GET", "/api/v1/pods?watch=true&allowWatchBookmarks=true&resourceVersion=99999&timeoutSeconds=1", nil)
+	got := watchEvents(t, r)
+	if len(got) < 5 {
+		t.Fatalf("got %d bookmarks, want at least 5", len(got))
 	}
-	all.Wait()
-}
-
-func expiredAt(s *Server) string {
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
-	return itoa(s.store.tables["configmaps"].expired)
-}
-
-// A bookmark comes two seconds before the end of a watch, and in every interval.
-func TestBookmarks(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		opts    Options
-		timeout string
-		least   int
-	}{"before the end": {Options{}, "3", 1}, "every interval": {Options{BookmarkInterval: 50 * time.Millisecond}, "1", 5}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := start(t, c.opts)
-			r := do(t, s, "GET", "/api/v1/pods?watch=true&allowWatchBookmarks=true&resourceVersion=999&timeoutSeconds="+c.timeout, nil)
-			got := watchEvents(t, r)
-			if len(got) < c.least {
-				t.Fatalf("got %d bookmarks, want at least %d", len(got), c.least)
-			}
-			for _, e := range got {
-				if e != "BOOKMARK Pod @999" {
-					t.Errorf("got %s", e)
-				}
-			}
-		})
-	}
-}
-
-// LIST of a version that is not there yet waits, and then says so in a way that the client library knows.
-func TestListOfTheFuture(t *testing.T) {
-	t.Parallel()
-	s := start(t, Options{})
-	s.freshness = 100 * time.Millisecond
-	r := do(t, s, "GET", "/api/v1/pods?resourceVersion=999999", nil) // a stock client would try again
-	st := metav1.Status{}
-	decodeJSON(t, r, 504, &st)
-	if err := apierrors.FromObject(&st); !apierrors.IsTimeout(err) || !apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) || r.header.Get("Retry-After") != "1" {
-		t.Errorf("got %v", err)
-	}
-	s.freshness = time.Minute
-	s.store.mu.Lock()
-	next := itoa(s.store.rv + 1)
-	s.store.mu.Unlock()
-	go func() {
-		if _, err := Create(s, newPod("web")); err != nil {
-			t.Error(err)
+	for _, e := range got {
+		if e != "BOOKMARK Pod @99999" {
+			t.Errorf("got %s", e)
 		}
-	}()
-	list, err := clientset(t, s).CoreV1().Pods("").List(testContext(t), metav1.ListOptions{ResourceVersion: next})
-	if err != nil || len(list.Items) != 1 || list.ResourceVersion != next {
-		t.Errorf("got %d pods at %s, %v", len(list.Items), list.ResourceVersion, err)
 	}
 }
 

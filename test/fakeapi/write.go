@@ -7,6 +7,7 @@ import (
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -111,7 +112,9 @@ func (s *Server) update(t *table, key types.NamespacedName, subresource string, 
 	if apiequality.Semantic.DeepEqual(cur.obj, next) {
 		return cur, nil // like the real server: no change, no event, no new resource version
 	}
-	return s.store.put(t, next), nil
+	v := s.store.put(t, next)
+	s.controllers(v.obj)
+	return v, nil
 }
 
 var errModified = errors.New("the object has been modified; please apply your changes to the latest version and try again")
@@ -174,9 +177,12 @@ func (s *Server) delete(t *table, key types.NamespacedName, opts metav1.DeleteOp
 	} else if p != nil && p.ResourceVersion != nil && *p.ResourceVersion != v.obj.GetResourceVersion() {
 		return nil, apierrors.NewConflict(t.res.group(), key.Name, fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *p.ResourceVersion, v.obj.GetResourceVersion()))
 	}
-	grace := deletionGrace(v.obj, opts.GracePeriodSeconds)
-	if grace > 0 || len(v.obj.GetFinalizers()) > 0 {
-		return s.markDeleted(t, v, grace), nil
+	grace, held := deletionGrace(v.obj, opts.GracePeriodSeconds), len(v.obj.GetFinalizers()) > 0
+	if _, isPod := v.obj.(*corev1.Pod); isPod || held {
+		v = s.markDeleted(t, v, grace) // watchers see the last grace of a pod, even one of 0
+	}
+	if grace > 0 || held {
+		return v, nil
 	}
 	last := s.store.remove(t, v)
 	s.controllersAfterDelete(last.obj)

@@ -237,7 +237,7 @@ func TestGracefulDeletion(t *testing.T) {
 	if pod := deletes(0, time.Second); pod.UID != "" {
 		t.Errorf("still there after a deletion without grace")
 	}
-	expect(t, events, "delete web")
+	expect(t, events, "update web", "delete web")
 
 	// Nobody runs these: they go at once, by the default grace of 30 s too.
 	unbound, done := newPod("unbound"), newPod("done")
@@ -272,7 +272,7 @@ func TestFinalizePods(t *testing.T) {
 	if err := s.Delete(pod, metav1.DeleteOptions{GracePeriodSeconds: &grace}); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, events, "add web", "update web", "delete web")
+	expect(t, events, "add web", "update web", "update web", "delete web")
 }
 
 func TestFinalizers(t *testing.T) {
