@@ -59,7 +59,7 @@ func transitions() []Case {
 			for _, node := range []string{"", "nowhere"} {
 				pod := w.createPod(w.newPod("web", node))
 				pods.next(watch.Added)
-				w.deletePod("web")
+				w.removePod("web")
 				dying := pods.next(watch.Modified)
 				if dying.DeletionTimestamp == nil {
 					w.Errorf("no deletionTimestamp")
@@ -79,7 +79,7 @@ func transitions() []Case {
 			w.createPod(w.newPod("web", ""))
 			w.labelPod("web", `"web"`)
 			pods.next(watch.Added)
-			w.deletePod("other")
+			w.removePod("other")
 			_, err := w.Client.CoreV1().Pods(w.NS).Patch(w.Ctx, "web", types.MergePatchType, []byte(`{"metadata":{"labels":{"more":"1"}}}`), metav1.PatchOptions{})
 			w.must(err)
 			w.wantEqual("labels", pods.next(watch.Modified).Labels, map[string]string{"app": "web", "more": "1"})
@@ -96,7 +96,7 @@ func (w *World) bindPod(pod, node string) {
 	w.must(w.Client.CoreV1().Pods(w.NS).Bind(w.Ctx, binding(pod, node), metav1.CreateOptions{}))
 }
 
-func (w *World) deletePod(name string) {
+func (w *World) removePod(name string) {
 	w.must(w.Client.CoreV1().Pods(w.NS).Delete(w.Ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
 }
 

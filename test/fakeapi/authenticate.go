@@ -29,6 +29,10 @@ func (s *Server) authenticateToken(token string, audiences []string) (user authe
 	switch { // each issuer has claims of its own
 	case slices.Contains(s.identity().issuers, public.Issuer):
 		validate = s.validateBound
+	case public.Issuer == legacyIssuer:
+		validate = func(_ jwt.Claims, parsed *jwt.JSONWebToken) (authenticationv1.UserInfo, error) {
+			return s.validateLegacy(token, parsed)
+		}
 	default:
 		return user, nil, errNoToken
 	}

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -189,47 +188,6 @@ func TestClusterTrustBundleInformers(t *testing.T) {
 					t.Errorf("the informers sent %d LISTs, want %d", got, want)
 				}
 			})
-		}
-	}
-}
-
-// A node looks at its own Node object alone.
-func TestNodeByName(t *testing.T) {
-	t.Parallel()
-	s := start(t, Options{})
-	mustCreate(t, s, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-2"}})
-	client := clientset(t, s)
-	list, err := client.CoreV1().Nodes().List(testContext(t), metav1.ListOptions{FieldSelector: "metadata.name=node-2"})
-	if err != nil || len(list.Items) != 1 || list.Items[0].Name != "node-2" {
-		t.Errorf("listed %+v, %v", list, err)
-	}
-	events := followed(t, client, byField("metadata.name=node-1"), func(f informers.SharedInformerFactory) cache.SharedIndexInformer {
-		return f.Core().V1().Nodes().Informer()
-	})
-	for _, name := range []string{"node-2", "node-1"} {
-		node, err := Get[*corev1.Node](s, "", name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		node.Labels["zone"] = "a"
-		mustUpdate(t, s, node)
-	}
-	expectNames(t, events, "add node-1", "update node-1")
-}
-
-// Objects without a namespace cannot be selected by one.
-func TestClusterFieldSelectors(t *testing.T) {
-	t.Parallel()
-	s := start(t, Options{})
-	for path, codes := range map[string]map[string]int{
-		"/api/v1/nodes":      {"metadata.name": 200, "metadata.namespace": 400, "spec.unschedulable": 200},
-		"/api/v1/configmaps": {"metadata.name": 200, "metadata.namespace": 200},
-		"/apis/certificates.k8s.io/v1/clustertrustbundles": {"metadata.name": 200, "metadata.namespace": 400, "spec.signerName": 200, "spec.trustBundle": 400},
-	} {
-		for field, code := range codes {
-			if r := do(t, s, "GET", path+"?fieldSelector="+field+"%3Dx", nil); r.code != code {
-				t.Errorf("%s by %s: got %d, want %d", path, field, r.code, code)
-			}
 		}
 	}
 }

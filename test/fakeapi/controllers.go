@@ -2,16 +2,20 @@ package fakeapi
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// prepareObject does what admission and strategies do per kind. The store is locked.
-func (s *Server) prepareObject(obj Object) error {
+// prepareObject does what strategies do per kind.
+func prepareObject(obj Object) error {
 	switch o := obj.(type) {
 	case *corev1.Pod:
-		return s.preparePod(o)
+		o.Generation = 1
+		o.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: corev1.PodQOSBestEffort}
+		return validatePod(o)
 	case *corev1.Secret:
-		prepareSecret(o)
+		return prepareSecret(o)
 	case *corev1.Namespace:
 		metav1.SetMetaDataLabel(&o.ObjectMeta, corev1.LabelMetadataName, o.Name)
 		o.Status = corev1.NamespaceStatus{Phase: corev1.NamespaceActive}
@@ -21,7 +25,7 @@ func (s *Server) prepareObject(obj Object) error {
 	return nil
 }
 
-func prepareSecret(o *corev1.Secret) {
+func prepareSecret(o *corev1.Secret) error {
 	setZero(&o.Type, corev1.SecretTypeOpaque)
 	for k, v := range o.StringData {
 		if o.Data == nil {
@@ -30,45 +34,80 @@ func prepareSecret(o *corev1.Secret) {
 		o.Data[k] = []byte(v)
 	}
 	o.StringData = nil
+	if o.Type == corev1.SecretTypeServiceAccountToken && o.Annotations[corev1.ServiceAccountNameKey] == "" {
+		return invalid(corev1.SchemeGroupVersion.WithKind("Secret").GroupKind(), o.Name, field.ErrorList{
+			field.Required(field.NewPath("metadata", "annotations").Key(corev1.ServiceAccountNameKey), "")})
+	}
+	return nil
 }
 
-// controllers plays the controller-manager, at once where the real one takes a moment: every namespace gets a
-// service account and the CA bundle that an injected volume refers to.
-func (s *Server) controllers(created Object) {
-	if ns, ok := created.(*corev1.Namespace); ok {
-		s.ensureDefaults(ns.Name)
+// controllers plays the controller-manager, at once where the real one takes a moment: every namespace gets a service
+// account and the CA bundle that an injected volume refers to, and token Secrets are filled.
+func (s *Server) controllers(written Object) {
+	switch o := written.(type) {
+	case *corev1.Namespace:
+		s.ensureDefaults(o.Name)
+	case *corev1.ConfigMap:
+		if o.Name == rootCAConfigMap {
+			s.ensureDefaults(o.Namespace)
+		}
+	case *corev1.Secret:
+		s.fillTokenSecret(o)
 	}
 }
 
 func (s *Server) ensureDefaults(namespace string) {
-	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: namespace, Name: name} }
-	s.ensure("serviceaccounts", &corev1.ServiceAccount{ObjectMeta: meta(defaultServiceAccount)})
-	s.ensure("configmaps", &corev1.ConfigMap{ObjectMeta: meta(rootCAConfigMap), Data: map[string]string{"ca.crt": string(s.pki.caPEM)}})
+	meta := metav1.ObjectMeta{Namespace: namespace, Name: defaultServiceAccount}
+	s.ensure("serviceaccounts", &corev1.ServiceAccount{ObjectMeta: meta})
+	meta.Name, meta.Annotations = rootCAConfigMap, map[string]string{"kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver " +
+		"when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."}
+	data := map[string]string{"ca.crt": string(s.pki.caPEM)}
+	bundle := s.ensure("configmaps", &corev1.ConfigMap{ObjectMeta: meta, Data: data})
+	right := bundle.DeepCopyObject().(*corev1.ConfigMap)
+	right.Data = data
+	s.replace(s.table("configmaps"), bundle, right)
 }
 
-func (s *Server) ensure(resource string, obj Object) {
+// ensure creates obj if there is none of its name, and returns what is there.
+func (s *Server) ensure(resource string, obj Object) Object {
 	t := s.table(resource)
-	if t.items[keyOf(obj)] != nil {
-		return
+	v := t.items[keyOf(obj)]
+	if v == nil {
+		var err error
+		if v, err = s.create(t, obj); err != nil {
+			panic("fakeapi: " + err.Error()) // our own objects are always valid
+		}
 	}
-	if _, err := s.create(t, obj); err != nil {
-		panic("fakeapi: " + err.Error()) // our own objects are always valid
+	return v.obj
+}
+
+// replace stores what a controller made of an object, if that differs.
+func (s *Server) replace(t *table, old, next Object) {
+	if !apiequality.Semantic.DeepEqual(old, next) {
+		s.store.put(t, next)
 	}
 }
 
-// controllersAfterDelete brings back what controllers bring back, and empties a deleted namespace. The real server
-// keeps such a namespace Terminating for a while; here all of it is gone at once, terminating pods included.
+// controllersAfterDelete brings back what controllers bring back, removes the token Secrets of an account, and empties a
+// deleted namespace. The real server keeps such a namespace Terminating for a while; here all of it is gone at once,
+// terminating pods included.
 func (s *Server) controllersAfterDelete(gone Object) {
-	if ns, ok := gone.(*corev1.Namespace); ok {
-		s.emptyNamespace(ns.Name)
+	switch gone.(type) {
+	case *corev1.Namespace:
+		s.emptyNamespace(gone.GetName())
+		return
+	case *corev1.ServiceAccount:
+		for key, v := range s.table("secrets").items {
+			if key.Namespace == gone.GetNamespace() {
+				s.fillTokenSecret(v.obj.(*corev1.Secret)) // those of the account go
+			}
+		}
+	case *corev1.ConfigMap:
+	default:
 		return
 	}
-	_, isAccount := gone.(*corev1.ServiceAccount)
-	_, isConfigMap := gone.(*corev1.ConfigMap)
-	if isAccount && gone.GetName() == defaultServiceAccount || isConfigMap && gone.GetName() == rootCAConfigMap {
-		if _, err := s.store.get("namespaces", named("", gone.GetNamespace())); err == nil {
-			s.ensureDefaults(gone.GetNamespace())
-		}
+	if _, err := s.store.get("namespaces", named("", gone.GetNamespace())); err == nil {
+		s.ensureDefaults(gone.GetNamespace()) // whatever it was
 	}
 }
 

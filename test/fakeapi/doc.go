@@ -15,9 +15,12 @@
 //     tokens that are really signed: Keys verifies them, and so does whoever discovers the issuer by OIDC. Issuers and
 //     keys change while it serves: SetIssuers, SetSigningKeys.
 //   - Credentials are the administrator's token, client certificates, and service account tokens for the API. Those end as
-//     on the real server: a minute after their time, and with their account, pod, Secret or node.
+//     on the real server: a minute after their time, and with their account, pod, Secret or node; long-lived ones with their
+//     Secret alone.
 //   - Pods get their defaults, their service account and the injected kube-api-access volume; they are deleted
-//     gracefully. Namespaces get the account default and the ConfigMap kube-root-ca.crt.
+//     gracefully. Mirror pods get nothing, and may have neither account nor Secret nor token.
+//   - Controllers act at once: namespaces get the account default and the ConfigMap kube-root-ca.crt, again if need be;
+//     Secrets for the long-lived token of an account are filled, and go with it.
 //   - Faults are set and removed while it serves, by Inject; GoDown, CutWatches and ExpireResourceVersions do the rest.
 //   - All requests and all tokens ever issued are on record: Requests, TokenBytes.
 //   - Time is the caller's: Options.Now stamps everything that a client sees of it.

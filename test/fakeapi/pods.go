@@ -1,8 +1,14 @@
 package fakeapi
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,17 +27,6 @@ const (
 	// injectedExpiration is the lifetime that admission asks for. Tokens of exactly this lifetime are extended.
 	injectedExpiration = 3607
 )
-
-// preparePod does what the real server does to a pod on its way in: defaulting, ServiceAccount admission, validation.
-func (s *Server) preparePod(pod *corev1.Pod) error {
-	defaultPod(pod)
-	if err := s.admitServiceAccount(pod); err != nil {
-		return err
-	}
-	pod.Generation = 1
-	pod.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: corev1.PodQOSBestEffort}
-	return validatePod(pod)
-}
 
 // setDefault gives *p a value when it has none.
 func setDefault[T any](p **T, v T) {
@@ -60,16 +55,6 @@ func defaultPod(pod *corev1.Pod) {
 	setDefault(&spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	for i := range spec.Volumes {
 		defaultVolume(&spec.Volumes[i].VolumeSource)
-	}
-}
-
-// eachContainer visits init and regular containers.
-func eachContainer(pod *corev1.Pod, visit func(*corev1.Container)) {
-	for i := range pod.Spec.InitContainers {
-		visit(&pod.Spec.InitContainers[i])
-	}
-	for i := range pod.Spec.Containers {
-		visit(&pod.Spec.Containers[i])
 	}
 }
 
@@ -109,26 +94,51 @@ func defaultFieldRefs(items []corev1.DownwardAPIVolumeFile) {
 	}
 }
 
-// admitServiceAccount plays the ServiceAccount admission plugin.
-func (s *Server) admitServiceAccount(pod *corev1.Pod) error {
-	if pod.Annotations[corev1.MirrorPodAnnotationKey] != "" {
-		return nil
+// admitPod sets defaults and plays the ServiceAccount admission plugin. The pod may have no name yet.
+func (s *Server) admitPod(pod *corev1.Pod) error {
+	defaultPod(pod)
+	if _, isMirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; isMirror {
+		return s.forbidPod(pod, checkMirror(&pod.Spec))
 	}
 	setZero(&pod.Spec.ServiceAccountName, defaultServiceAccount)
 	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
 	v, err := s.store.get("serviceaccounts", named(pod.Namespace, pod.Spec.ServiceAccountName))
 	if err != nil {
-		return apierrors.NewForbidden(s.table("pods").res.group(), pod.Name,
-			fmt.Errorf("error looking up service account %s/%s: serviceaccount %q not found", pod.Namespace, pod.Spec.ServiceAccountName, pod.Spec.ServiceAccountName))
+		return s.forbidPod(pod, fmt.Sprintf("error looking up service account %s/%s: serviceaccount %q not found", pod.Namespace, pod.Spec.ServiceAccountName, pod.Spec.ServiceAccountName))
 	}
 	sa := v.obj.(*corev1.ServiceAccount)
 	if len(pod.Spec.ImagePullSecrets) == 0 {
 		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, sa.ImagePullSecrets...)
 	}
 	if !s.opts.NoAPIAccessVolume && automounts(pod, sa) {
-		injectAPIAccess(pod)
+		injectAPIAccess(&pod.Spec)
 	}
 	return nil
+}
+
+// forbidPod is the 403 of admission, nil for no reason.
+func (s *Server) forbidPod(pod *corev1.Pod, why string) error {
+	if why == "" {
+		return nil
+	}
+	return apierrors.NewForbidden(s.table("pods").res.group(), cmp.Or(pod.Name, pod.GenerateName), errors.New(why))
+}
+
+// secretField is the name of a field that refers to a Secret, wherever in a pod's spec it is.
+var secretField = regexp.MustCompile(`"\w*[sS]ecret\w*":`)
+
+// checkMirror says what the mirror of a static pod must not have.
+func checkMirror(spec *corev1.PodSpec) string {
+	fields, _ := json.Marshal(spec) // it came that way
+	switch {
+	case spec.ServiceAccountName != "":
+		return "a mirror pod may not reference service accounts"
+	case secretField.Match(fields):
+		return "a mirror pod may not reference secrets"
+	case bytes.Contains(fields, []byte(`"serviceAccountToken":`)):
+		return "a mirror pod may not use ServiceAccountToken volume projections"
+	}
+	return ""
 }
 
 func automounts(pod *corev1.Pod, sa *corev1.ServiceAccount) bool {
@@ -140,30 +150,25 @@ func automounts(pod *corev1.Pod, sa *corev1.ServiceAccount) bool {
 
 // injectAPIAccess mounts the token of the API into every container that has nothing at its path yet, and adds the
 // volume only if at least one container needs it.
-func injectAPIAccess(pod *corev1.Pod) {
-	name, exists := apiAccessName(pod)
-	needed := false
-	eachContainer(pod, func(c *corev1.Container) {
-		for _, m := range c.VolumeMounts {
-			if m.MountPath == apiAccessMountPath {
-				return
+func injectAPIAccess(spec *corev1.PodSpec) {
+	name, needed := apiAccessPrefix+rand.String(5), false
+	exists := slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return strings.HasPrefix(v.Name, apiAccessPrefix) })
+	if exists >= 0 {
+		name = spec.Volumes[exists].Name
+	}
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			mounts := &containers[i].VolumeMounts
+			if slices.ContainsFunc(*mounts, func(m corev1.VolumeMount) bool { return m.MountPath == apiAccessMountPath }) {
+				continue
 			}
-		}
-		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: apiAccessMountPath})
-		needed = true
-	})
-	if needed && !exists {
-		pod.Spec.Volumes = append(pod.Spec.Volumes, apiAccessVolume(name))
-	}
-}
-
-func apiAccessName(pod *corev1.Pod) (name string, exists bool) {
-	for _, v := range pod.Spec.Volumes {
-		if strings.HasPrefix(v.Name, apiAccessPrefix) {
-			return v.Name, true
+			*mounts = append(*mounts, corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: apiAccessMountPath})
+			needed = true
 		}
 	}
-	return apiAccessPrefix + rand.String(5), false
+	if needed && exists < 0 {
+		spec.Volumes = append(spec.Volumes, apiAccessVolume(name))
+	}
 }
 
 // apiAccessVolume is the injected volume, source by source in the real order.
@@ -213,21 +218,18 @@ func (c *call) bindPod(t *table) error {
 	if err := decode(c.ContentType, c.body, corev1.SchemeGroupVersion.WithKind("Binding"), b); err != nil {
 		return err
 	}
-	_, err := locked(c.s, func() (*version, error) {
-		v, err := c.s.store.get(t.res.name, c.key())
-		if err != nil {
-			return nil, err
-		}
-		pod := v.obj.DeepCopyObject().(*corev1.Pod)
+	bind := func(obj Object) (Object, error) {
+		pod := obj.(*corev1.Pod)
 		if pod.Spec.NodeName != "" {
 			return nil, apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, pod.Name, fmt.Errorf("pod %s is already assigned to node %q", pod.Name, pod.Spec.NodeName))
 		}
 		pod.Spec.NodeName = b.Target.Name
 		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: c.s.timestamp()})
-		return c.s.store.put(t, pod), nil
-	})
+		return pod, nil
+	}
+	_, err := locked(c.s, func() (*version, error) { return c.s.update(t, c.key(), c.Subresource, bind) })
 	if err == nil {
-		c.reply(http.StatusCreated, &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: http.StatusCreated})
+		c.replyStatus(&metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -30,6 +31,12 @@ func (c *call) options(t *table) (*query, error) {
 	if err := internalscheme.ParameterCodec.DecodeParameters(c.r.URL.Query(), metav1.SchemeGroupVersion, &q.ListOptions); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
+	if q.LabelSelector == nil {
+		q.LabelSelector = labels.Everything()
+	}
+	if q.FieldSelector == nil {
+		q.FieldSelector = fields.Everything()
+	}
 	internalversion.SetListOptionsDefaults(&q.ListOptions, watchList)
 	if errs := validation.ValidateListOptions(&q.ListOptions, watchList); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
@@ -45,9 +52,6 @@ func (c *call) options(t *table) (*query, error) {
 }
 
 func checkFields(r *resource, q *query) error {
-	if q.FieldSelector == nil {
-		return nil
-	}
 	for _, req := range q.FieldSelector.Requirements() {
 		_, known := r.selectable(r.newObject(), req.Field)
 		switch {
@@ -76,13 +80,11 @@ func parseVersion(rv string) (uint64, error) {
 
 // selects reports whether the query wants obj.
 func (q *query) selects(r *resource, obj Object) bool {
-	if q.namespace != "" && obj.GetNamespace() != q.namespace {
-		return false
-	}
-	if q.LabelSelector != nil && !q.LabelSelector.Matches(labels.Set(obj.GetLabels())) {
-		return false
-	}
-	return q.FieldSelector == nil || q.FieldSelector.Matches(fieldsIn{r, obj})
+	return q.inNamespace(obj) && q.LabelSelector.Matches(labels.Set(obj.GetLabels())) && q.FieldSelector.Matches(fieldsIn{r, obj})
+}
+
+func (q *query) inNamespace(obj Object) bool {
+	return q.namespace == "" || obj.GetNamespace() == q.namespace
 }
 
 // fieldsIn shows an object's fields to a selector.

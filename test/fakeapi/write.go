@@ -11,6 +11,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -23,7 +24,7 @@ func (s *Server) create(t *table, obj Object) (*version, error) {
 	if err := s.prepareMeta(t.res, obj); err != nil {
 		return nil, err
 	}
-	if err := s.prepareObject(obj); err != nil {
+	if err := prepareObject(obj); err != nil {
 		return nil, err
 	}
 	if t.items[keyOf(obj)] != nil {
@@ -34,16 +35,10 @@ func (s *Server) create(t *table, obj Object) (*version, error) {
 	return v, nil
 }
 
-// prepareMeta fills what the server alone decides, and checks the name and the namespace.
+// prepareMeta fills what the server alone decides, checks the namespace, asks admission, and only then finds a name.
 func (s *Server) prepareMeta(r *resource, obj Object) error {
 	if obj.GetResourceVersion() != "" {
 		return apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
-	}
-	if obj.GetName() == "" && obj.GetGenerateName() != "" {
-		obj.SetName(obj.GetGenerateName() + rand.String(5))
-	}
-	if err := checkName(r, obj); err != nil {
-		return err
 	}
 	if r.namespaced {
 		if _, err := s.store.get("namespaces", named("", obj.GetNamespace())); err != nil {
@@ -55,7 +50,12 @@ func (s *Server) prepareMeta(r *resource, obj Object) error {
 	obj.SetDeletionTimestamp(nil)
 	obj.SetDeletionGracePeriodSeconds(nil)
 	obj.SetGeneration(0)
-	return nil
+	if pod, ok := obj.(*corev1.Pod); ok {
+		if err := s.admitPod(pod); err != nil {
+			return err
+		}
+	}
+	return nameObject(r, obj)
 }
 
 // timestamp is the server's time at the precision that objects carry.
@@ -63,7 +63,11 @@ func (s *Server) timestamp() metav1.Time {
 	return metav1.NewTime(s.now().Truncate(time.Second))
 }
 
-func checkName(r *resource, obj Object) error {
+// nameObject generates the name if that is wanted, and checks it.
+func nameObject(r *resource, obj Object) error {
+	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+		obj.SetName(obj.GetGenerateName() + rand.String(5))
+	}
 	path, name := field.NewPath("metadata", "name"), obj.GetName()
 	var errs field.ErrorList
 	if name == "" {
@@ -107,7 +111,7 @@ func (s *Server) update(t *table, key types.NamespacedName, subresource string, 
 		return nil, err
 	}
 	if finished(next) {
-		return s.store.remove(t, cur), nil
+		return s.remove(t, cur), nil
 	}
 	if apiequality.Semantic.DeepEqual(cur.obj, next) {
 		return cur, nil // like the real server: no change, no event, no new resource version
@@ -132,7 +136,7 @@ func checkPreconditions(r *resource, cur, next Object) error {
 
 // merge keeps what a write to the given subresource may not change.
 func merge(r *resource, cur, next Object, subresource string) Object {
-	if r.takeStatus == nil {
+	if r.takeStatus == nil || subresource == "binding" {
 		return next
 	}
 	if subresource == "" {
@@ -172,10 +176,11 @@ func (s *Server) delete(t *table, key types.NamespacedName, opts metav1.DeleteOp
 	if err != nil {
 		return nil, err
 	}
+	kind := schema.GroupResource{Group: t.res.kind.Group, Resource: t.res.kind.Kind}
 	if p := opts.Preconditions; p != nil && p.UID != nil && *p.UID != v.obj.GetUID() {
-		return nil, apierrors.NewConflict(t.res.group(), key.Name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *p.UID, v.obj.GetUID()))
+		return nil, apierrors.NewConflict(kind, key.Name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *p.UID, v.obj.GetUID()))
 	} else if p != nil && p.ResourceVersion != nil && *p.ResourceVersion != v.obj.GetResourceVersion() {
-		return nil, apierrors.NewConflict(t.res.group(), key.Name, fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *p.ResourceVersion, v.obj.GetResourceVersion()))
+		return nil, apierrors.NewConflict(kind, key.Name, fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *p.ResourceVersion, v.obj.GetResourceVersion()))
 	}
 	grace, held := deletionGrace(v.obj, opts.GracePeriodSeconds), len(v.obj.GetFinalizers()) > 0
 	if _, isPod := v.obj.(*corev1.Pod); isPod || held {
@@ -184,9 +189,13 @@ func (s *Server) delete(t *table, key types.NamespacedName, opts metav1.DeleteOp
 	if grace > 0 || held {
 		return v, nil
 	}
+	return s.remove(t, v), nil
+}
+
+func (s *Server) remove(t *table, v *version) *version {
 	last := s.store.remove(t, v)
 	s.controllersAfterDelete(last.obj)
-	return last, nil
+	return last
 }
 
 // markDeleted sets or shortens the time of deletion. A terminating object's grace can only become shorter.

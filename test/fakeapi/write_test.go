@@ -53,42 +53,12 @@ func TestPodDefaults(t *testing.T) {
 	}
 }
 
-// When the volume of the API is injected, and when not.
-func TestInjection(t *testing.T) {
+func TestNoAPIAccessVolume(t *testing.T) {
 	t.Parallel()
-	s, plain := start(t, Options{}), start(t, Options{NoAPIAccessVolume: true})
-	no, yes := false, true
-	for _, server := range []*Server{s, plain} {
-		mustCreate(t, server, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "quiet"}, AutomountServiceAccountToken: &no})
-	}
-	mounted := []corev1.VolumeMount{{Name: "own", MountPath: apiAccessMountPath}}
-	for _, c := range []struct {
-		name   string
-		server *Server
-		edit   func(*corev1.PodSpec)
-		want   int // volumes
-	}{
-		{"by default", s, func(*corev1.PodSpec) {}, 1},
-		{"switched off", plain, func(*corev1.PodSpec) {}, 0},
-		{"pod says no", s, func(p *corev1.PodSpec) { p.AutomountServiceAccountToken = &no }, 0},
-		{"account says no", s, func(p *corev1.PodSpec) { p.ServiceAccountName = "quiet" }, 0},
-		{"pod overrules the account", s, func(p *corev1.PodSpec) {
-			p.ServiceAccountName, p.AutomountServiceAccountToken = "quiet", &yes
-		}, 1},
-		{"every container has its own", s, func(p *corev1.PodSpec) { p.Containers[0].VolumeMounts = mounted }, 0},
-		{"one container has its own", s, func(p *corev1.PodSpec) {
-			p.InitContainers = []corev1.Container{{Name: "init", Image: "i", VolumeMounts: mounted}}
-		}, 1},
-		{"volume is there already", s, func(p *corev1.PodSpec) { p.Volumes = []corev1.Volume{apiAccessVolume("kube-api-access-mine")} }, 1},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			pod := newPod("")
-			pod.GenerateName = "pod-"
-			c.edit(&pod.Spec)
-			if got := mustCreate(t, c.server, pod).Spec.Volumes; len(got) != c.want {
-				t.Errorf("got %d volumes, want %d", len(got), c.want)
-			}
-		})
+	for opts, want := range map[bool]int{false: 1, true: 0} {
+		if got := mustCreate(t, start(t, Options{NoAPIAccessVolume: opts}), newPod("web")).Spec.Volumes; len(got) != want {
+			t.Errorf("switched off %v: got %d volumes, want %d", opts, len(got), want)
+		}
 	}
 }
 
@@ -112,8 +82,6 @@ func TestRefusedWrites(t *testing.T) {
 		{"no name", func(p *corev1.Pod) { p.Name = "" }, 422, "name or generateName is required"},
 		{"bad name", func(p *corev1.Pod) { p.Name = "A" }, 422, "lowercase RFC 1123 subdomain"},
 		{"no namespace", func(p *corev1.Pod) { p.Namespace = "nowhere" }, 404, `namespaces "nowhere" not found`},
-		{"no account", func(p *corev1.Pod) { p.Spec.ServiceAccountName = "x" }, 403,
-			`pods "web" is forbidden: error looking up service account default/x: serviceaccount "x" not found`},
 		{"no container", func(p *corev1.Pod) { p.Spec.Containers = nil }, 422, "spec.containers: Required value"},
 		{"version set", func(p *corev1.Pod) { p.ResourceVersion = "1" }, 400, "resourceVersion should not be set"},
 		{"token too short", withToken(599, "t"), 422, "spec.volumes[0].projected.sources[0].serviceAccountToken.expirationSeconds: Invalid value: 599: may not specify a duration less than 10 minutes"},
@@ -202,67 +170,6 @@ func TestPatches(t *testing.T) {
 	}
 }
 
-func TestGracefulDeletion(t *testing.T) {
-	t.Parallel()
-	clock := newClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
-	s := start(t, Options{Now: clock.now})
-	ctx, pods := testContext(t), clientset(t, s).CoreV1().Pods("default")
-	_, events := podInformer(t, clientset(t, s), onNode)
-	mustCreate(t, s, newPod("web"))
-	expect(t, events, "add web")
-	deletes := func(grace int64, wait time.Duration) *corev1.Pod {
-		t.Helper()
-		clock.add(wait)
-		if err := pods.Delete(ctx, "web", metav1.DeleteOptions{GracePeriodSeconds: &grace}); err != nil {
-			t.Fatal(err)
-		}
-		got, err := pods.Get(ctx, "web", metav1.GetOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			t.Fatal(err)
-		}
-		return got
-	}
-	begin := clock.now()
-	check := func(pod *corev1.Pod, grace int64) {
-		t.Helper()
-		if at := begin.Add(seconds(grace)); pod.DeletionTimestamp == nil || !pod.DeletionTimestamp.Time.Equal(at) || *pod.DeletionGracePeriodSeconds != grace {
-			t.Errorf("to be deleted at %v, want %v", pod.DeletionTimestamp, at)
-		}
-	}
-	check(deletes(40, 0), 40)
-	check(expect(t, events, "update web"), 40)
-	check(deletes(60, time.Second), 40) // never longer
-	check(deletes(20, time.Second), 20) // but shorter
-	check(expect(t, events, "update web"), 20)
-	if pod := deletes(0, time.Second); pod.UID != "" {
-		t.Errorf("still there after a deletion without grace")
-	}
-	expect(t, events, "update web", "delete web")
-
-	// Nobody runs these: they go at once, by the default grace of 30 s too.
-	unbound, done := newPod("unbound"), newPod("done")
-	unbound.Spec.NodeName = ""
-	mustCreate(t, s, unbound)
-	done = mustCreate(t, s, done)
-	done.Status.Phase = corev1.PodSucceeded
-	if _, err := UpdateStatus(s, done); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"unbound", "done"} {
-		if err := pods.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := pods.Get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			t.Errorf("%s: got %v, want not found", name, err)
-		}
-	}
-	uid := types.UID("other")
-	mustCreate(t, s, newPod("web"))
-	if err := pods.Delete(ctx, "web", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}); !apierrors.IsConflict(err) {
-		t.Errorf("a precondition that does not hold: %v", err)
-	}
-}
-
 func TestFinalizePods(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{FinalizePods: true})
@@ -275,54 +182,10 @@ func TestFinalizePods(t *testing.T) {
 	expect(t, events, "add web", "update web", "update web", "delete web")
 }
 
-func TestFinalizers(t *testing.T) {
-	t.Parallel()
-	s := start(t, Options{})
-	cm := mustCreate(t, s, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "held", Finalizers: []string{"example.com/hold"}}})
-	if err := s.Delete(cm, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	held, err := Get[*corev1.ConfigMap](s, "default", "held")
-	if err != nil || held.DeletionTimestamp == nil {
-		t.Fatalf("got %v, %v: want it to wait for its finalizer", held, err)
-	}
-	held.Finalizers = nil
-	mustUpdate(t, s, held)
-	if _, err := Get[*corev1.ConfigMap](s, "default", "held"); !apierrors.IsNotFound(err) {
-		t.Errorf("got %v, want not found", err)
-	}
-}
-
-// Every namespace has what controllers give it, for ever, and takes everything along when it goes.
-func TestNamespaces(t *testing.T) {
+func TestEvents(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{})
 	ctx, client := testContext(t), clientset(t, s)
-	if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	cm, err := client.CoreV1().ConfigMaps("demo").Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
-	if err != nil || cm.Data["ca.crt"] != string(s.CA()) {
-		t.Fatalf("the CA bundle: %v", err)
-	}
-	account, err := client.CoreV1().ServiceAccounts("demo").Get(ctx, "default", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.CoreV1().ServiceAccounts("demo").Delete(ctx, "default", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	again, err := client.CoreV1().ServiceAccounts("demo").Get(ctx, "default", metav1.GetOptions{})
-	if err != nil || again.UID == account.UID {
-		t.Errorf("the default account was not made anew: %v", err)
-	}
-	if err := client.CoreV1().Namespaces().Delete(ctx, "demo", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	list, err := client.CoreV1().ServiceAccounts("demo").List(ctx, metav1.ListOptions{})
-	if err != nil || len(list.Items) != 0 {
-		t.Errorf("the namespace left %d accounts behind, %v", len(list.Items), err)
-	}
 	if _, err := client.CoreV1().Events("default").Create(ctx, &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: "e.1"}, Reason: "FailedMount"}, metav1.CreateOptions{}); err != nil {
 		t.Error(err)
 	}
