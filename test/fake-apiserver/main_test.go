@@ -123,7 +123,11 @@ func checkDemo(t *testing.T, kubeconfig string) {
 		t.Fatal(err)
 	}
 	var got []string
+	var web *authenticationv1.BoundObjectReference
 	for _, p := range pods.Items {
+		if p.Name == "web" {
+			web = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: p.UID}
+		}
 		for _, v := range p.Spec.Volumes {
 			got = append(got, p.Name+"/"+regexp.MustCompile(`^(kube-api-access)-[a-z0-9]{5}$`).ReplaceAllString(v.Name, "$1-*"))
 		}
@@ -131,7 +135,8 @@ func checkDemo(t *testing.T, kubeconfig string) {
 	if want := "[slow-to-stop/kube-api-access-* vault-client/vault-token vault-client/kube-api-access-* web/kube-api-access-*]"; fmt.Sprint(got) != want {
 		t.Errorf("got the volumes %v, want %v", got, want)
 	}
-	tr, err := client.CoreV1().ServiceAccounts("demo").CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	tr, err := client.CoreV1().ServiceAccounts("demo").CreateToken(t.Context(), "default",
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: web}}, metav1.CreateOptions{})
 	if err != nil || *tr.Spec.ExpirationSeconds != 5 {
 		t.Errorf("got a token of %v s, %v; want 5", tr.Spec.ExpirationSeconds, err)
 	}

@@ -112,13 +112,16 @@ var (
 // serve answers a request, or returns the error to answer with. refused is why it cannot be served at all, for a user who
 // may know.
 func (c *call) serve(refused error) error {
-	if c.Resource == "" {
-		return c.serveRoot()
-	}
 	if c.User == "" {
 		return apierrors.NewUnauthorized("Unauthorized")
 	}
-	if c.Group == authenticationv1.GroupName {
+	if err := c.authorize(c.asked()); err != nil {
+		return err
+	}
+	switch {
+	case c.Resource == "":
+		return c.serveRoot()
+	case c.Group == authenticationv1.GroupName:
 		return c.serveReview(refused)
 	}
 	t := c.s.store.tables[c.Resource]
@@ -212,6 +215,9 @@ func (c *call) key() types.NamespacedName {
 func (c *call) createToken() error {
 	tr := &authenticationv1.TokenRequest{}
 	return c.complete(tr, tokenRequestKind, func() error {
+		if err := c.admitToken(&tr.Spec); err != nil {
+			return err
+		}
 		warnings, err := c.s.requestToken(c.Namespace, c.Name, tr, c.fault.Token)
 		for _, w := range warnings {
 			header, _ := utilnet.NewWarningHeader(299, "-", w) // errs on control characters only

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -57,11 +57,11 @@ func TestJudge(t *testing.T) {
 // issue has a token issued to nobody in particular.
 func (w *world) issue(namespace string) string {
 	w.t.Helper()
-	api, err := connect(w.kubeconfig)
+	client, err := w.api.Clientset()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	accounts := api.own.CoreV1().ServiceAccounts(namespace)
+	accounts := client.CoreV1().ServiceAccounts(namespace)
 	answer, err := accounts.CreateToken(w.t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		w.t.Fatal(err)
@@ -137,11 +137,7 @@ func TestDeletePod(t *testing.T) {
 	if !w.signalled(pod) {
 		t.Error("its process was not told to end")
 	}
-	api, err := connect(w.kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := api.own.CoreV1().Pods("demo").Get(context.Background(), "web", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := fakeapi.Get[*corev1.Pod](w.api, "demo", "web"); !apierrors.IsNotFound(err) {
 		t.Errorf("its object: %v", err)
 	}
 	w.judge(pod)

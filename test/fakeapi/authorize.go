@@ -1,0 +1,185 @@
+package fakeapi
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+const (
+	mastersGroup  = "system:masters"
+	nodesGroup    = "system:nodes"
+	nodePrefix    = "system:node:"
+	anonymousUser = "system:anonymous"
+)
+
+// publicPaths are for anybody. The documents of OpenID discovery are among them as in clusters whose tokens others shall trust.
+var publicPaths = []string{"/healthz", "/livez", "/readyz", "/version", configPath, keysPath}
+
+// errDenied is a denial without a reason.
+var errDenied = errors.New("")
+
+// asked is the request as authorization sees it: a list of one object by its name has that name.
+func (c *call) asked() Request {
+	a := *c.Request
+	if a.Resource == "namespaces" {
+		a.Namespace = a.Name
+	}
+	if a.Verb == "list" || a.Verb == "watch" {
+		a.Name, _ = a.selector().RequiresExactMatch("metadata.name")
+	}
+	return a
+}
+
+// selector is that of the fields. Of one that cannot be read, whoever reads the options tells.
+func (r *Request) selector() fields.Selector {
+	query, _ := url.ParseQuery(r.Query)
+	if s, err := fields.ParseSelector(query.Get("fieldSelector")); err == nil {
+		return s
+	}
+	return fields.Everything()
+}
+
+// authorize is the error of what the user may not do: nodes are held to the Node authorizer, who has no credentials may
+// read the public paths, and all others may do everything but be somebody else. Administrators may do that, too.
+func (c *call) authorize(a Request) error {
+	var why error
+	switch node, isNode := nodeOf(c.user); {
+	case slices.Contains(c.user.Groups, mastersGroup):
+	case isNode && a.Resource != "":
+		why = c.s.nodeMay(node, a)
+	case c.user.Username == anonymousUser && !slices.Contains(publicPaths, c.r.URL.Path), strings.HasPrefix(a.Verb, "impersonate"):
+		why = errDenied
+	}
+	if why == nil {
+		return nil
+	}
+	message := fmt.Sprintf("User %q cannot %s path %q", c.user.Username, strings.ToLower(c.r.Method), c.r.URL.Path)
+	if a.Resource != "" {
+		where := "at the cluster scope"
+		if a.Namespace != "" {
+			where = fmt.Sprintf("in the namespace %q", a.Namespace)
+		}
+		message = fmt.Sprintf("User %q cannot %s resource %q in API group %q %s", c.user.Username, a.Verb, path.Join(a.Resource, a.Subresource), a.Group, where)
+	}
+	if why != errDenied {
+		message += ": node: " + why.Error()
+	}
+	return apierrors.NewForbidden(schema.GroupResource{Group: a.Group, Resource: a.Resource}, a.Name, errors.New(message))
+}
+
+// nodeOf is the node that a user is.
+func nodeOf(user authenticationv1.UserInfo) (string, bool) {
+	node, ok := strings.CutPrefix(user.Username, nodePrefix)
+	return node, ok && slices.Contains(user.Groups, nodesGroup)
+}
+
+// nodeRules are what a node may do with any object. On the real server NodeRestriction has a say in the writes.
+var nodeRules = map[string][]string{
+	"pods":         {"create", "delete"},
+	"pods/status":  {"update", "patch"},
+	"nodes":        {"create", "update", "patch"},
+	"nodes/status": {"update", "patch"},
+	"events":       {"create", "update", "patch"},
+	"certificates.k8s.io/clustertrustbundles":  {"get", "list", "watch"},
+	"authentication.k8s.io/tokenreviews":       {"create"},
+	"authentication.k8s.io/selfsubjectreviews": {"create"},
+}
+
+// nodeMay is the Node authorizer (kubernetes plugin/pkg/auth/authorizer/node). Nil is yes.
+func (s *Server) nodeMay(node string, a Request) error {
+	reads := a.Verb == "get" || a.Verb == "list" || a.Verb == "watch"
+	switch resource := path.Join(a.Group, a.Resource, a.Subresource); {
+	case resource == "nodes" && reads && a.Name == "":
+		return fmt.Errorf("node '%s' cannot read all nodes, only its own Node object", node)
+	case resource == "nodes" && reads && a.Name != node:
+		return fmt.Errorf("node '%s' cannot read '%s', only its own Node object", node, a.Name)
+	case resource == "nodes" && reads, slices.Contains(nodeRules[resource], a.Verb):
+		return nil
+	case resource == "pods" && reads:
+		if selected, _ := a.selector().RequiresExactMatch("spec.nodeName"); selected == node {
+			return nil
+		} else if a.Name == "" {
+			return errors.New("can only list/watch pods with spec.nodeName field selector")
+		}
+	case resource == "secrets" || resource == "configmaps":
+		if !reads {
+			return errors.New("can only read resources of this type")
+		} else if a.Namespace == "" {
+			return errors.New("can only read namespaced object of this type")
+		}
+	case resource == "serviceaccounts" && a.Verb == "get":
+	case a.Group == "" && a.Resource == "serviceaccounts":
+		if a.Verb != "create" || a.Name == "" {
+			return errors.New("can only create tokens for individual service accounts")
+		}
+	default:
+		return errDenied
+	}
+	return s.related(node, a)
+}
+
+// related: the object is a pod of the node, in whatever phase, or one that such a pod refers to.
+func (s *Server) related(node string, a Request) error {
+	if a.Name == "" {
+		return fmt.Errorf("%s", "No Object name found")
+	}
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	for key, v := range s.table("pods").items {
+		pod := v.obj.(*corev1.Pod)
+		if key.Namespace == a.Namespace && pod.Spec.NodeName == node && refers(pod, a.Resource, a.Name) {
+			return nil
+		}
+	}
+	return fmt.Errorf("no relationship found between node '%s' and this object", node)
+}
+
+// refers: pod is the object, or refers to it. A mirror pod refers to nothing.
+func refers(pod *corev1.Pod, resource, name string) bool {
+	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	switch {
+	case resource == "pods":
+		return pod.Name == name
+	case mirror:
+		return false
+	case resource == "serviceaccounts":
+		return pod.Spec.ServiceAccountName == name
+	}
+	spec, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&pod.Spec)
+	return err == nil && names(spec, referring[resource], false, name)
+}
+
+// referring are the fields of a pod's spec that are references.
+var referring = map[string][]string{
+	"secrets":    {"secret", "secretRef", "secretKeyRef", "imagePullSecrets", "nodePublishSecretRef", "azureFile"},
+	"configmaps": {"configMap", "configMapRef", "configMapKeyRef"},
+}
+
+// names: v, the value of a field that refers or not, refers to name, or something in it does.
+func names(v any, referring []string, refers bool, name string) bool {
+	switch v := v.(type) {
+	case []any:
+		return slices.ContainsFunc(v, func(e any) bool { return names(e, referring, refers, name) })
+	case map[string]any:
+		if refers && (v["name"] == name || v["secretName"] == name) {
+			return true
+		}
+		for key, e := range v {
+			if names(e, referring, slices.Contains(referring, key), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
