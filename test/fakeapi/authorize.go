@@ -21,6 +21,9 @@ const (
 	nodesGroup    = "system:nodes"
 	nodePrefix    = "system:node:"
 	anonymousUser = "system:anonymous"
+
+	authenticated   = "system:authenticated"
+	unauthenticated = "system:unauthenticated"
 )
 
 // publicPaths are for anybody. The documents of OpenID discovery are among them as in clusters whose tokens others shall trust.
@@ -32,11 +35,13 @@ var errDenied = errors.New("")
 // asked is the request as authorization sees it: a list of one object by its name has that name.
 func (c *call) asked() Request {
 	a := *c.Request
-	if a.Resource == "namespaces" {
-		a.Namespace = a.Name
-	}
-	if a.Verb == "list" || a.Verb == "watch" {
+	switch {
+	case a.Resource == "":
+		a.Verb = strings.ToLower(c.r.Method)
+	case a.Verb == "list" || a.Verb == "watch":
 		a.Name, _ = a.selector().RequiresExactMatch("metadata.name")
+	case a.Resource == "namespaces":
+		a.Namespace = a.Name
 	}
 	return a
 }
@@ -55,7 +60,7 @@ func (r *Request) selector() fields.Selector {
 func (c *call) authorize(a Request) error {
 	var why error
 	switch node, isNode := nodeOf(c.user); {
-	case slices.Contains(c.user.Groups, mastersGroup):
+	case slices.Contains(c.user.Groups, mastersGroup), strings.HasPrefix(a.Verb, ownNode):
 	case isNode && a.Resource != "":
 		why = c.s.nodeMay(node, a)
 	case c.user.Username == anonymousUser && !slices.Contains(publicPaths, c.r.URL.Path), strings.HasPrefix(a.Verb, "impersonate"):
@@ -64,7 +69,7 @@ func (c *call) authorize(a Request) error {
 	if why == nil {
 		return nil
 	}
-	message := fmt.Sprintf("User %q cannot %s path %q", c.user.Username, strings.ToLower(c.r.Method), c.r.URL.Path)
+	message := fmt.Sprintf("User %q cannot %s path %q", c.user.Username, a.Verb, c.r.URL.Path)
 	if a.Resource != "" {
 		where := "at the cluster scope"
 		if a.Namespace != "" {

@@ -115,6 +115,9 @@ func (c *call) serve(refused error) error {
 	if c.User == "" {
 		return apierrors.NewUnauthorized("Unauthorized")
 	}
+	if err := c.impersonate(); err != nil {
+		return err
+	}
 	if err := c.authorize(c.asked()); err != nil {
 		return err
 	}
