@@ -9,6 +9,7 @@ func access() []Case {
 	return slices.Concat(
 		attempts(podReads), attempts(podWrites), attempts(accountReads), attempts(objectReads), attempts(otherReads), attempts(otherWrites),
 		tokenAttempts(), attempts(asNode), attempts(asOthers), attempts(byAdministrator), withoutUser(), attempts(credentials()),
+		attempts(rights), realOnlyAccess(),
 	)
 }
 
