@@ -8,7 +8,7 @@ const accessGroup = "Access"
 func access() []Case {
 	return slices.Concat(
 		attempts(podReads), attempts(podWrites), attempts(accountReads), attempts(objectReads), attempts(otherReads), attempts(otherWrites),
-		tokenAttempts(), attempts(asNode), attempts(asOthers), attempts(byAdministrator), withoutUser(), attempts(credentials()),
+		tokenAttempts(), ending(), attempts(asNode), attempts(asOthers), attempts(byAdministrator), withoutUser(), attempts(credentials()),
 		attempts(rights), realOnlyAccess(),
 	)
 }

@@ -38,7 +38,7 @@ func (w *World) grant(to rbacv1.Subject, rules ...rbacv1.PolicyRule) {
 	w.must(err)
 }
 
-func (w *World) account(name string) rbacv1.Subject {
+func (w *World) subject(name string) rbacv1.Subject {
 	return rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: w.NS, Name: name}
 }
 
@@ -64,8 +64,8 @@ func (n *nodeWorld) asNode() rest.ImpersonationConfig {
 // projector is the pod here, which may be its node, acting as somebody.
 func projector(edit func(*nodeWorld, *rest.ImpersonationConfig)) func(*nodeWorld) *rest.Config {
 	return func(n *nodeWorld) *rest.Config {
-		n.grant(n.account("app"), associated...)
-		config := n.tokenOf(toPod(n.here))
+		n.grant(n.subject("app"), associated...)
+		config := n.tokenOf(refTo(n.here))
 		n.eventually(func() error { return n.send(acting(config, n.asNode()), n.fill(ownPods), "") })
 		as := n.asNode()
 		edit(n, &as)
@@ -116,7 +116,7 @@ var asNode = []attempt{
 	{name: "an account acts as a node with a token that is bound to nothing: 403", request: ownPods, want: notBe(app, "arbitrary-node"),
 		as: boundElse(func(*nodeWorld) *authenticationv1.BoundObjectReference { return nil })},
 	{name: "an account acts as a node with a token that is bound to another node's pod: 403", request: ownPods, want: notBe(app, "arbitrary-node"),
-		as: boundElse(func(n *nodeWorld) *authenticationv1.BoundObjectReference { return toPod(n.twin) })},
+		as: boundElse(func(n *nodeWorld) *authenticationv1.BoundObjectReference { return refTo(n.twin) })},
 	{name: "an account acts as a node with a token that is bound to a Secret: 403", request: ownPods, want: notBe(app, "arbitrary-node"),
 		as: boundElse(func(n *nodeWorld) *authenticationv1.BoundObjectReference {
 			return &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Secret", Name: "projected"}
@@ -125,7 +125,7 @@ var asNode = []attempt{
 		as: boundElse(func(n *nodeWorld) *authenticationv1.BoundObjectReference {
 			pod := n.newPod("free", "")
 			pod.Spec.ServiceAccountName = "app"
-			return toPod(n.createPod(pod))
+			return refTo(n.createPod(pod))
 		})},
 }
 

@@ -22,7 +22,7 @@ const (
 // rights are what depends on rights that somebody was given, or was not.
 var rights = []attempt{
 	{name: "a pod's account without rights acts as the pod's node: 403", realOnly: needsRBAC, request: ownPods, want: notBe(app, "associated-node"),
-		as: func(n *nodeWorld) *rest.Config { return acting(n.tokenOf(toPod(n.here)), n.asNode()) }},
+		as: func(n *nodeWorld) *rest.Config { return acting(n.tokenOf(refTo(n.here)), n.asNode()) }},
 	{name: "a pod's account acts as the pod's node for what it has no right to: 403", realOnly: needsRBAC, as: projector(itself),
 		request: "DELETE" + nsPath + "pods/here",
 		want:    forbidden(`pods "here"`, app+`impersonate-on:associated-node:delete resource "pods"`+inNS)},
@@ -44,8 +44,8 @@ var rights = []attempt{
 
 // actingFor has half of the rights. It is known to the server when the refusal is no longer that of all of them.
 func actingFor(n *nodeWorld) *rest.Config {
-	n.grant(n.account("app"), asNodeTo("pods", "list"))
-	config := acting(n.tokenOf(toPod(n.here)), n.asNode())
+	n.grant(n.subject("app"), asNodeTo("pods", "list"))
+	config := acting(n.tokenOf(refTo(n.here)), n.asNode())
 	n.eventually(func() error {
 		err := n.send(config, n.fill(ownPods), "")
 		if api := apierrors.APIStatus(nil); errors.As(err, &api) && api.Status().Details.Kind == "nodes" {
@@ -56,7 +56,7 @@ func actingFor(n *nodeWorld) *rest.Config {
 	return config
 }
 
-func podToken(n *nodeWorld) *rest.Config { return n.tokenOf(toPod(n.here)) }
+func podToken(n *nodeWorld) *rest.Config { return n.tokenOf(refTo(n.here)) }
 
 // roleToken is podToken, when a Role has come into effect.
 func roleToken(n *nodeWorld) *rest.Config {
@@ -66,7 +66,7 @@ func roleToken(n *nodeWorld) *rest.Config {
 	}}, metav1.CreateOptions{})
 	n.must(err)
 	_, err = n.Client.RbacV1().RoleBindings(n.NS).Create(n.Ctx, &rbacv1.RoleBinding{
-		ObjectMeta: meta, Subjects: []rbacv1.Subject{n.account("app")},
+		ObjectMeta: meta, Subjects: []rbacv1.Subject{n.subject("app")},
 		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "reader"},
 	}, metav1.CreateOptions{})
 	n.must(err)
@@ -91,7 +91,7 @@ func (n *nodeWorld) asksBank(pod *corev1.Pod) error {
 	client, err := kubernetes.NewForConfig(n.config)
 	n.must(err)
 	tr := tokenRequest("bank")
-	tr.Spec.BoundObjectRef = toPod(pod)
+	tr.Spec.BoundObjectRef = refTo(pod)
 	_, err = client.CoreV1().ServiceAccounts(n.NS).CreateToken(n.Ctx, "app", tr, metav1.CreateOptions{})
 	return err
 }

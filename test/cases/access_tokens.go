@@ -1,8 +1,11 @@
 package cases
 
 import (
+	"fmt"
+
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
@@ -18,7 +21,7 @@ type tokenAttempt struct {
 
 func tokenAttempts() []Case {
 	var out []Case
-	for _, a := range append(boundTo, audiences...) {
+	for _, a := range append(boundAttempts, audiences...) {
 		out = append(out, Case{Group: accessGroup, Name: a.name, Run: func(w *World) { newNodeWorld(w).request(a) }})
 	}
 	return out
@@ -26,7 +29,7 @@ func tokenAttempts() []Case {
 
 func (n *nodeWorld) request(a tokenAttempt) {
 	tr := tokenRequest("vault")
-	tr.Spec.BoundObjectRef = toPod(n.here)
+	tr.Spec.BoundObjectRef = refTo(n.here)
 	if a.edit != nil {
 		a.edit(n, &tr.Spec)
 	}
@@ -46,7 +49,7 @@ func (n *nodeWorld) request(a tokenAttempt) {
 	n.wantRefusal(err, a.want)
 }
 
-func toPod(pod *corev1.Pod) *authenticationv1.BoundObjectReference {
+func refTo(pod *corev1.Pod) *authenticationv1.BoundObjectReference {
 	return &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
 }
 
@@ -59,7 +62,7 @@ func bound(edit func(*authenticationv1.BoundObjectReference)) func(*nodeWorld, *
 	return func(_ *nodeWorld, spec *authenticationv1.TokenRequestSpec) { edit(spec.BoundObjectRef) }
 }
 
-var boundTo = []tokenAttempt{
+var boundAttempts = []tokenAttempt{
 	{name: "a node requests a token bound to a pod of its own"},
 	{name: "a node requests a token bound to nothing: 403", want: refused(notBound), edit: func(_ *nodeWorld, spec *authenticationv1.TokenRequestSpec) {
 		spec.BoundObjectRef = nil
@@ -83,16 +86,16 @@ var boundTo = []tokenAttempt{
 		edit: bound(func(ref *authenticationv1.BoundObjectReference) { ref.Name = "missing" })},
 	{name: "a node requests a token bound to another node's pod of the same account: 403",
 		want: refused("node requested token bound to a pod scheduled on a different node"),
-		edit: func(n *nodeWorld, spec *authenticationv1.TokenRequestSpec) { spec.BoundObjectRef = toPod(n.twin) }},
+		edit: func(n *nodeWorld, spec *authenticationv1.TokenRequestSpec) { spec.BoundObjectRef = refTo(n.twin) }},
 	{name: "a node requests a token of another node's account: 403", account: "elsewhere",
-		edit: func(n *nodeWorld, spec *authenticationv1.TokenRequestSpec) { spec.BoundObjectRef = toPod(n.there) },
+		edit: func(n *nodeWorld, spec *authenticationv1.TokenRequestSpec) { spec.BoundObjectRef = refTo(n.there) },
 		want: forbidden(`serviceaccounts "elsewhere"`, user+`create resource "serviceaccounts/token"`+inNS+noEdge)},
 	{name: "a node requests a token of an account that does not exist: 403, not 404", account: "missing",
 		want: forbidden(`serviceaccounts "missing"`, user+`create resource "serviceaccounts/token"`+inNS+noEdge)},
 	{name: "a node requests a token of one account bound to a pod of another: 400", account: "over", want: answer{400, "BadRequest",
 		`cannot bind token for serviceaccount "over" to pod running with different serviceaccount name.`}},
 	{name: "a node requests a token bound to a pod that is over", account: "over",
-		edit: func(n *nodeWorld, spec *authenticationv1.TokenRequestSpec) { spec.BoundObjectRef = toPod(n.over) }},
+		edit: func(n *nodeWorld, spec *authenticationv1.TokenRequestSpec) { spec.BoundObjectRef = refTo(n.over) }},
 }
 
 // asking is an edit of the audiences, for a pod that asks for vault, and for the API as well.
@@ -103,7 +106,7 @@ func asking(audiences ...string) func(*nodeWorld, *authenticationv1.TokenRequest
 // askingOver is asking for a pod that asks for vault alone.
 func askingOver(audiences ...string) func(*nodeWorld, *authenticationv1.TokenRequestSpec) {
 	return func(n *nodeWorld, spec *authenticationv1.TokenRequestSpec) {
-		spec.Audiences, spec.BoundObjectRef = audiences, toPod(n.over)
+		spec.Audiences, spec.BoundObjectRef = audiences, refTo(n.over)
 	}
 }
 
@@ -124,4 +127,31 @@ var audiences = []tokenAttempt{
 		want: forbidden(`serviceaccounts "over"`, notAuthorized(""))},
 	{name: "a node requests a token for an empty audience, and the pod has no source without one: 403", account: "over", edit: askingOver(""),
 		want: forbidden(`serviceaccounts "over"`, notAuthorized(""))},
+}
+
+// ending is what the end of a pod means to its node.
+func ending() []Case {
+	return []Case{
+		{Group: accessGroup, Name: "a node requests a token bound to a pod that is terminating", Run: func(w *World) {
+			n := newNodeWorld(w)
+			n.must(n.Client.CoreV1().Pods(n.NS).Delete(n.Ctx, "here", metav1.DeleteOptions{}))
+			pod, err := n.Client.CoreV1().Pods(n.NS).Get(n.Ctx, "here", metav1.GetOptions{})
+			n.must(err)
+			n.wantEqual("terminating", pod.DeletionTimestamp != nil, true)
+			n.request(tokenAttempt{})
+		}},
+		{Group: accessGroup, Name: "a node requests a token when its last pod of the account is gone: 403", Run: func(w *World) {
+			n := newNodeWorld(w)
+			n.request(tokenAttempt{})
+			now := int64(0)
+			n.must(n.Client.CoreV1().Pods(n.NS).Delete(n.Ctx, "here", metav1.DeleteOptions{GracePeriodSeconds: &now}))
+			n.eventually(func() error {
+				if err := n.send(n.config, n.fill("GET"+nsPath+"serviceaccounts/app"), ""); !apierrors.IsForbidden(err) {
+					return fmt.Errorf("the account is still there to be read: %v", err)
+				}
+				return nil
+			})
+			n.request(tokenAttempt{want: forbidden(`serviceaccounts "app"`, user+`create resource "serviceaccounts/token"`+inNS+noEdge)})
+		}},
+	}
 }

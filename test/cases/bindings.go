@@ -57,9 +57,9 @@ func refusedBindings() []Case {
 		}
 	}
 	return append(refusals([]refusal{
-		{"a pod that does not exist: 404", "", to("v1", "Pod", "missing", notFound(`pods "missing" not found`))},
-		{"a node that does not exist: 404", "", to("v1", "Node", "missing", notFound(`nodes "missing" not found`))},
-		{"a Secret that does not exist: 404", "", to("v1", "Secret", "missing", notFound(`secrets "missing" not found`))},
+		{"a pod that does not exist: 404", "", to("v1", "Pod", "missing", notFound("pods", "missing"))},
+		{"a node that does not exist: 404", "", to("v1", "Node", "missing", notFound("nodes", "missing"))},
+		{"a Secret that does not exist: 404", "", to("v1", "Secret", "missing", notFound("secrets", "missing"))},
 		{"a pod of another account: 400, before its UID", "", func(w *World, tr *authenticationv1.TokenRequest) answer {
 			pod := w.newPod("web", "")
 			pod.Spec.ServiceAccountName = w.createAccount("other").Name

@@ -40,7 +40,6 @@ func refusals(all []refusal) []Case {
 }
 
 func badRequest(message string) answer { return answer{400, metav1.StatusReasonBadRequest, message} }
-func notFound(message string) answer   { return answer{404, metav1.StatusReasonNotFound, message} }
 
 // conflict is about an object, which is given as in `Pod "web"`.
 func conflict(object, message string) answer {
@@ -67,7 +66,7 @@ func refusedRequests() []Case {
 	}
 	return refusals([]refusal{
 		{"an account that does not exist: 404", "missing", func(*World, *authenticationv1.TokenRequest) answer {
-			return notFound(`serviceaccounts "missing" not found`)
+			return notFound("serviceaccounts", "missing")
 		}},
 		{"a namespace that is not the URL's: 400, before the name", "", func(_ *World, tr *authenticationv1.TokenRequest) answer {
 			tr.Namespace, tr.Name = "kube-system", "x"
@@ -79,7 +78,7 @@ func refusedRequests() []Case {
 		}},
 		{"a missing account: 404, before its UID and the lifetime", "missing", func(_ *World, tr *authenticationv1.TokenRequest) answer {
 			tr.UID, tr.Spec.ExpirationSeconds = "a", new(int64)
-			return notFound(`serviceaccounts "missing" not found`)
+			return notFound("serviceaccounts", "missing")
 		}},
 		{"a UID that is not the account's: 409, before the lifetime", "", func(w *World, tr *authenticationv1.TokenRequest) answer {
 			tr.UID, tr.Spec.ExpirationSeconds = "a", new(int64)

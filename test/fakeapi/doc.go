@@ -16,7 +16,10 @@
 //     keys change while it serves: SetIssuers, SetSigningKeys.
 //   - Credentials are the administrator's token, client certificates, and service account tokens for the API. Those end as
 //     on the real server: a minute after their time, and with their account, pod, Secret or node; long-lived ones with their
-//     Secret alone.
+//     Secret alone. Without any, one is system:anonymous.
+//   - Nodes are held to the Node authorizer, and for TokenRequests to NodeRestriction: they read their own pods and what
+//     those refer to, and get tokens for them, for the audiences of their sources. The refusals have the real words.
+//   - A service account impersonates the node that its token is bound to, and nobody else; an administrator, anybody.
 //   - Pods get their defaults, their service account and the injected kube-api-access volume; they are deleted
 //     gracefully. Mirror pods get nothing, and may have neither account nor Secret nor token.
 //   - Controllers act at once: namespaces get the account default and the ConfigMap kube-root-ca.crt, again if need be;
@@ -29,8 +32,11 @@
 // Where it differs from the real server on purpose:
 //
 //   - Token lifetimes may be clamped to seconds; the real minimum of the clamp is an hour.
-//   - There is no authorization: whoever has a credential may do everything. The discovery documents are for anybody,
-//     as in clusters whose tokens others shall trust; by default they are for service accounts alone.
+//   - There is no RBAC: whoever is no node may do everything, but for system:anonymous, who may do nothing, and for being
+//     somebody else. The discovery documents are for anybody, as in clusters whose tokens others shall trust; by default
+//     they are for service accounts alone.
+//   - Of NodeRestriction there is only what concerns TokenRequests: a node may write any pod's status and any node. No
+//     CSIDriver and no right lets it request a token for an audience that no token source of the pod has.
 //   - No verdict on a token is remembered; the real server believes a good one for ten seconds.
 //   - There are no webhook configurations for tokens to be bound to.
 //   - History begins at the server's start, as on a real server that is started where there are objects already. Watches

@@ -21,7 +21,7 @@ type Request struct {
 	Namespace, Name string
 	// Query is the raw query of the URL.
 	Query string
-	// User is the authenticated one, "" for nobody.
+	// User is the authenticated one, whomever it impersonates; "" for one with bad credentials.
 	User string
 	// UserAgent, ContentType, Accept and Proto are the request's.
 	UserAgent, ContentType, Accept, Proto string
