@@ -1,4 +1,6 @@
 package cases
 
-// commands: kubectl.
-func commands() []Case { return nil }
+import "slices"
+
+// commands: what kubectl wants to know of a server before it does anything.
+func commands() []Case { return slices.Concat(apiDiscovery(), fieldValidation()) }

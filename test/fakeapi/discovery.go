@@ -2,8 +2,6 @@ package fakeapi
 
 import (
 	"cmp"
-	"encoding/json"
-	"net/http"
 	"net/url"
 
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -45,12 +43,6 @@ func (c *call) serveOpenID(contentType string, document any) error {
 	if !discoverable(c.s.identity().issuers[0]) {
 		return errNoPath
 	}
-	body, err := json.Marshal(document)
-	if err != nil {
-		return err
-	}
 	c.w.Header().Set("Cache-Control", "public, max-age=3600")
-	c.begin(http.StatusOK, contentType)
-	_, err = c.w.Write(body)
-	return err
+	return c.serveJSON(contentType, document)
 }

@@ -20,6 +20,8 @@
 //   - Nodes are held to the Node authorizer, and for TokenRequests to NodeRestriction: they read their own pods and what
 //     those refer to, and get tokens for them, for the audiences of their sources. The refusals have the real words.
 //   - A service account impersonates the node that its token is bound to, and nobody else; an administrator, anybody.
+//   - kubectl works with it: API discovery, plain and aggregated, says what is served, and odd fields of a body are refused,
+//     warned of or ignored as fieldValidation says.
 //   - Pods get their defaults, their service account and the injected kube-api-access volume; they are deleted
 //     gracefully. Mirror pods get nothing, and may have neither account nor Secret nor token.
 //   - Controllers act at once: namespaces get the account default and the ConfigMap kube-root-ca.crt, again if need be;
@@ -46,5 +48,7 @@
 //     sources are validated, and containers get no defaults.
 //   - Of a ClusterTrustBundle only the name is validated, and its signer may be changed by an update.
 //   - A deleted namespace is gone at once with all that is in it.
-//   - dryRun is refused, so that nobody believes it.
+//   - dryRun is refused, so that nobody believes it. So is server-side apply: nobody's fields are managed.
+//   - There are no tables, and collections cannot be deleted. Discovery is JSON alone, and OpenAPI says no more than that
+//     kubectl may leave validation to the server.
 package fakeapi

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
 
 // maxBody is the real server's limit of a request body.
@@ -164,7 +163,7 @@ func (c *call) serveRoot() error {
 	case keysPath:
 		return c.serveOpenID("application/jwk-set+json", c.s.Keys())
 	}
-	return errNoPath
+	return c.serveAPIs()
 }
 
 func (c *call) dispatch(t *table) error {
@@ -222,10 +221,7 @@ func (c *call) createToken() error {
 			return err
 		}
 		warnings, err := c.s.requestToken(c.Namespace, c.Name, tr, c.fault.Token)
-		for _, w := range warnings {
-			header, _ := utilnet.NewWarningHeader(299, "-", w) // errs on control characters only
-			c.w.Header().Add("Warning", header)
-		}
+		c.warn(warnings...)
 		return err
 	})
 }

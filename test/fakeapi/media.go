@@ -74,20 +74,21 @@ func clauseAccepts(c goautoneg.Accept, m *media) bool {
 	return c.Type == "*" || c.Type == m.MediaTypeType && (c.SubType == "*" || c.SubType == m.MediaTypeSubType)
 }
 
-// decode reads a request body into an object whose kind is kind. A body of another kind is refused.
+// decode reads a request body into an object whose kind is kind. A body of another kind is refused. Unknown and doubled
+// fields are a runtime.StrictDecodingError, with which the object is complete all the same.
 func decode(contentType string, body []byte, kind schema.GroupVersionKind, into runtime.Object) error {
 	m, err := bodyMedia(contentType)
 	if err != nil {
 		return err
 	}
-	got, gvk, err := m.Serializer.Decode(body, &kind, into)
-	if err != nil {
+	got, gvk, err := m.StrictSerializer.Decode(body, &kind, into)
+	switch {
+	case err != nil && !runtime.IsStrictDecodingError(err):
 		return apierrors.NewBadRequest(err.Error())
-	}
-	if got != into {
+	case got != into:
 		return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %s", kind.Kind, gvk.Kind))
 	}
-	return nil
+	return err
 }
 
 // decodeOptions reads the DeleteOptions of a body, whichever group they say they are of.

@@ -1,23 +1,31 @@
 package fakeapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"mime"
 	"net/http"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
 )
 
 // object decodes the request's object and checks it against the URL.
 func (c *call) object(t *table) (Object, error) {
 	obj := t.res.newObject()
-	if err := decode(c.ContentType, c.body, t.res.kind, obj); err != nil {
+	if err := c.decode(t.res.kind, obj); err != nil {
 		return nil, err
 	}
 	return obj, c.checkPlace(obj)
@@ -81,7 +89,7 @@ func (c *call) patched(t *table) func(Object) (Object, error) {
 			return nil, err
 		}
 		next := t.res.newObject()
-		if err := decode("application/json", out, t.res.kind, next); err != nil {
+		if err := c.decodePatched(out, t.res.kind, next); err != nil {
 			return nil, err
 		}
 		return next, c.checkPlace(next)
@@ -157,5 +165,64 @@ func deletedStatus(r *resource, obj Object) *metav1.Status {
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusSuccess,
 		Details:  &metav1.StatusDetails{Name: obj.GetName(), Kind: r.name, UID: obj.GetUID()},
+	}
+}
+
+// decode reads the request's body, and does about odd fields what the client wants.
+func (c *call) decode(kind schema.GroupVersionKind, into runtime.Object) error {
+	return c.validate(decode(c.ContentType, c.body, kind, into), func(strict error) error {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %[1]s: %[3]v", kind.Kind, kind.Version, strict))
+	})
+}
+
+// decodePatched reads what a patch has made of an object. A refusal shows the patch as Go prints it, or what came out.
+func (c *call) decodePatched(body []byte, kind schema.GroupVersionKind, into runtime.Object) error {
+	var patch any
+	odd, _ := kjson.UnmarshalStrict(c.body, &patch) // it was applied, so it is JSON
+	err := decode(runtime.ContentTypeJSON, body, kind, into)
+	strict, ok := runtime.AsStrictDecodingError(err)
+	if ok {
+		odd = append(odd, strict.Errors()...)
+	}
+	if len(odd) > 0 && (ok || err == nil) {
+		err = runtime.NewStrictDecodingError(odd)
+	}
+	return c.validate(err, func(strict error) error {
+		shown := string(body)
+		if m, ok := patch.(map[string]any); ok && strings.HasPrefix(c.ContentType, string(types.StrategicMergePatchType)) {
+			shown = fmt.Sprintf("%+v", m)
+		}
+		return invalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), shown, strict.Error())})
+	})
+}
+
+// validate makes of err, the end of a decoding, what the query's fieldValidation says: Strict refuses odd fields, Warn,
+// the default, warns of them, Ignore is silent.
+func (c *call) validate(err error, refusal func(strict error) error) error {
+	directive := cmp.Or(c.r.URL.Query().Get("fieldValidation"), metav1.FieldValidationWarn)
+	if errs := validation.ValidateFieldValidation(field.NewPath("fieldValidation"), directive); len(errs) > 0 {
+		options := map[string]string{"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}[c.Verb]
+		return invalid(schema.GroupKind{Group: metav1.GroupName, Kind: options}, "", errs)
+	}
+	strict, ok := runtime.AsStrictDecodingError(err)
+	switch {
+	case !ok:
+		return err
+	case directive == metav1.FieldValidationStrict:
+		return refusal(err)
+	case directive == metav1.FieldValidationWarn:
+		for _, e := range strict.Errors() {
+			c.warn(e.Error())
+		}
+	}
+	return nil
+}
+
+// warn sends warnings with the answer.
+func (c *call) warn(texts ...string) {
+	for _, text := range texts {
+		if header, err := utilnet.NewWarningHeader(299, "-", text); err == nil { // else it is no text that a header can hold
+			c.w.Header().Add("Warning", header)
+		}
 	}
 }

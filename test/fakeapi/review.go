@@ -53,7 +53,7 @@ func (c *call) reviewSelf() error {
 
 // complete answers 201 with the body, which is of a kind, once fill has completed it.
 func (c *call) complete(obj runtime.Object, kind schema.GroupVersionKind, fill func() error) error {
-	if err := decode(c.ContentType, c.body, kind, obj); err != nil {
+	if err := c.decode(kind, obj); err != nil {
 		return err
 	}
 	if err := fill(); err != nil {
