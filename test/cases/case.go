@@ -23,6 +23,8 @@ type Case struct {
 	Group, Name string
 	// Flags are those of the server; nil is Usual.
 	Flags *Flags
+	// Kubectl is set when the case runs kubectl. Where the target has none, the case does not run.
+	Kubectl bool
 	// OwnClock is set when the case lets time pass. On the fake it has a server of its own then.
 	OwnClock bool
 	// RealOnly says why the case does not run on the fake. "" is usual: it does.
@@ -87,6 +89,8 @@ type Server interface {
 // Target starts servers, or finds one that runs already: cases share those of equal flags.
 type Target interface {
 	Server(ctx context.Context, flags *Flags, ownClock bool) (Server, error)
+	// Kubectl is how a command line of kubectl begins, nil where there is none.
+	Kubectl() []string
 }
 
 // All is the list, in order.
@@ -99,11 +103,12 @@ func All() []Case {
 // World is what a case runs in.
 type World struct {
 	Server
-	Ctx    context.Context
-	Admin  *rest.Config
-	Client *kubernetes.Clientset // of the administrator
-	NS     string                // a namespace of the case's own, with its account "default"
-	errs   []error
+	Ctx     context.Context
+	Admin   *rest.Config
+	Client  *kubernetes.Clientset // of the administrator
+	NS      string                // a namespace of the case's own, with its account "default"
+	kubectl []string              // as Target has it
+	errs    []error
 }
 
 // Errorf notes that something is wrong.
@@ -146,7 +151,7 @@ const caseTimeout = 4 * time.Minute
 func (c Case) Do(ctx context.Context, target Target) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, caseTimeout)
 	defer cancel()
-	w := &World{Ctx: ctx}
+	w := &World{Ctx: ctx, kubectl: target.Kubectl()}
 	defer func() {
 		switch p := recover(); p.(type) {
 		case nil, stopped:

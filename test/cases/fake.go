@@ -15,6 +15,9 @@ import (
 
 // Fake is the target of fakeapi servers.
 type Fake struct {
+	// KubectlCommand is what Kubectl returns.
+	KubectlCommand []string
+
 	mu      sync.Mutex
 	keys    map[jose.SignatureAlgorithm]crypto.Signer // of all servers: an RSA key takes long to make
 	shared  map[*Flags]*fakeServer
@@ -68,6 +71,9 @@ func (f *Fake) makeKeys() error {
 	}
 	return nil
 }
+
+// Kubectl is of the caller's choosing.
+func (f *Fake) Kubectl() []string { return f.KubectlCommand }
 
 // Close ends all servers.
 func (f *Fake) Close() {

@@ -16,7 +16,8 @@ const (
 	Failed  Verdict = "FAIL"
 )
 
-// Verdicts are those of one run, by the case's full name; a case that -run did not choose has none.
+// Verdicts are those of one run, by the case's full name. A case that -run did not choose, or that needs a kubectl that is
+// not there, has none.
 type Verdicts map[string]Verdict
 
 // FullName is unique in the list.
@@ -45,6 +46,9 @@ func runAll(t *testing.T, target Target, expected func(Case) Verdict) Verdicts {
 	var mu sync.Mutex
 	t.Run("cases", func(t *testing.T) {
 		for _, c := range All() {
+			if c.Kubectl && target.Kubectl() == nil {
+				continue
+			}
 			t.Run(c.FullName(), func(t *testing.T) {
 				t.Parallel()
 				v := c.judge(t, target, expected(c))

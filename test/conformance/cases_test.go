@@ -19,7 +19,7 @@ const readmeFile = "../fakeapi/README.md"
 func TestCases(t *testing.T) {
 	var fakeVerdicts, realVerdicts cases.Verdicts
 	t.Run("fake", func(t *testing.T) {
-		fake := &cases.Fake{}
+		fake := &cases.Fake{KubectlCommand: plane.Kubectl()}
 		defer fake.Close()
 		fakeVerdicts = cases.OnFake(t, fake)
 	})

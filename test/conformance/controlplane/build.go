@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// Build builds the three programs, as one binary, into the user's cache directory and returns its path. `go build`
+// Build builds the three programs and kubectl, as one binary, into the user's cache directory and returns its path. `go build`
 // leaves a binary alone that is up to date. Concurrent calls, also of other processes, wait for each other.
 func Build(ctx context.Context) (string, error) {
 	cache, err := os.UserCacheDir()

@@ -44,6 +44,9 @@ func (c *ControlPlane) Server(ctx context.Context, flags *cases.Flags, _ bool) (
 	return s, nil
 }
 
+// Kubectl is how a command line of kubectl begins: the one of the control plane's release, whichever is installed.
+func (c *ControlPlane) Kubectl() []string { return []string{c.binary, "kubectl"} }
+
 func (c *ControlPlane) startServer(ctx context.Context, flags *cases.Flags) (*Server, error) {
 	p, err := freePorts()
 	if err != nil {

@@ -1,7 +1,7 @@
-// Command controlplane is etcd, kube-apiserver and kube-controller-manager in one binary, so that the
-// conformance run links (and caches) one program instead of three.
+// Command controlplane is etcd, kube-apiserver, kube-controller-manager and kubectl in one binary, so that the
+// conformance run links (and caches) one program instead of four.
 //
-//	controlplane etcd|kube-apiserver|kube-controller-manager [flags of that program]
+//	controlplane etcd|kube-apiserver|kube-controller-manager|kubectl [arguments of that program]
 package main
 
 import (
@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 )
@@ -28,6 +30,8 @@ func main() {
 		run(apiserver.NewAPIServerCommand())
 	case "kube-controller-manager":
 		run(controllermanager.NewControllerManagerCommand())
+	case "kubectl":
+		kubectlutil.CheckErr(cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()))
 	default:
 		usage()
 	}
@@ -38,6 +42,6 @@ func run(command *cobra.Command) {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: controlplane etcd|kube-apiserver|kube-controller-manager [flags]")
+	fmt.Fprintln(os.Stderr, "usage: controlplane etcd|kube-apiserver|kube-controller-manager|kubectl [arguments]")
 	os.Exit(2)
 }
