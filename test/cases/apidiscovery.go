@@ -214,7 +214,7 @@ func openAPI(w *World) {
 }
 
 // warnings are the texts of the Warning headers.
-func warnings(r rest.Result) string {
+func warningsOf(r rest.Result) string {
 	var texts []string
 	for _, w := range r.Warnings() {
 		texts = append(texts, w.Text)

@@ -45,7 +45,7 @@ func fieldValidation() []Case {
 		{"a patch with an unknown field, and with one that comes twice, has warnings", func(o *oddities) {
 			o.warns("", "", `{"metadata":{"name":"c"}}`)
 			for _, patch := range []types.PatchType{types.StrategicMergePatchType, types.MergePatchType} {
-				got := warnings(o.send("PATCH", o.path+"/c", `{"daata":{},"data":{"a":"1","a":"2"}}`, "Content-Type", string(patch)))
+				got := warningsOf(o.send("PATCH", o.path+"/c", `{"daata":{},"data":{"a":"1","a":"2"}}`, "Content-Type", string(patch)))
 				o.wantEqual(string(patch), got, `duplicate field "data.a", unknown field "daata"`)
 			}
 		}},
@@ -53,7 +53,7 @@ func fieldValidation() []Case {
 			uri := fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/default/token", o.NS)
 			result := o.send("POST", uri, `{"spec":{"audience":["vault"]}}`)
 			o.must(result.Error())
-			o.wantEqual("warnings", warnings(result), `unknown field "spec.audience"`)
+			o.wantEqual("warnings", warningsOf(result), `unknown field "spec.audience"`)
 			o.refuses("POST", uri+"?fieldValidation=Strict", `{"spec":{"audience":["vault"]}}`,
 				answer{400, metav1.StatusReasonBadRequest, `TokenRequest in version "v1" cannot be handled as a TokenRequest: strict decoding error: unknown field "spec.audience"`})
 		}},
@@ -75,7 +75,7 @@ type oddities struct {
 func (o *oddities) warns(want, query, body string) {
 	result := o.send("POST", o.path+query, body)
 	o.must(result.Error())
-	o.wantEqual("warnings", warnings(result), want)
+	o.wantEqual("warnings", warningsOf(result), want)
 }
 
 func (o *oddities) refuses(verb, uri, body string, want answer, headers ...string) {

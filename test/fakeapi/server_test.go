@@ -118,21 +118,3 @@ func TestBadOptions(t *testing.T) {
 		}
 	}
 }
-
-// BenchmarkCreate10000PodsWatched is 10,000 pods created without HTTP until a stock informer has seen the last.
-func BenchmarkCreate10000PodsWatched(b *testing.B) {
-	for b.Loop() {
-		s := start(b, Options{})
-		_, events := podInformer(b, clientset(b, s), onNode)
-		go func() {
-			for i := range 10_000 {
-				if _, err := Create(s, newPod("pod-"+itoa(uint64(i)))); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		}()
-		expectAny(b, events, 10_000)
-		s.Close()
-	}
-}

@@ -138,27 +138,3 @@ func TestTokensAreRecorded(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkTokenRequest(b *testing.B) {
-	for _, alg := range []jose.SignatureAlgorithm{jose.ES256, jose.RS256} {
-		b.Run(string(alg), func(b *testing.B) {
-			key, err := NewSigningKey(alg)
-			if err != nil {
-				b.Fatal(err)
-			}
-			w := newTokenWorld(b, Options{SigningKeys: []crypto.Signer{key}, Forgetful: true})
-			accounts := clientset(b, w.Server).CoreV1().ServiceAccounts("default")
-			ctx := b.Context()
-			b.SetParallelism(8)
-			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					if _, err := accounts.CreateToken(ctx, "default", podTokenRequest(w.pod, "vault", 600), metav1.CreateOptions{}); err != nil {
-						b.Error(err)
-					}
-				}
-			})
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
-		})
-	}
-}
