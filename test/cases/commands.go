@@ -52,6 +52,13 @@ func kubectlObjects() []kubectlCase {
 			k.prints("pod \"web\" deleted from NS namespace\n", "delete pod web")
 			k.prints("", "get pods -o name")
 		}},
+		{name: "delete --force of a pod on a node", run: func(k *kubectl) {
+			k.createPod(k.newPod("web", k.createNode("n").Name))
+			k.wantEqual("delete", k.run("", "delete", "pod", "web", "--force"), printed{
+				Stdout: "pod \"web\" force deleted from NS namespace\n",
+				Stderr: "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.\n"})
+			k.prints("", "get pods -o name")
+		}},
 		{name: "create, get and delete of a namespace, which waits until it is gone", run: func(k *kubectl) {
 			k.prints("namespace/NS-b created\n", "create namespace "+k.NS+"-b")
 			k.prints("Active", "get ns "+k.NS+"-b -o jsonpath={.status.phase}")
@@ -123,10 +130,11 @@ func kubectlChanges() []kubectlCase {
 		}},
 		{name: "label and annotate", run: func(k *kubectl) {
 			k.prints("serviceaccount/default labeled\n", "label sa default a=b")
+			k.prints("serviceaccount/default\n", "get sa -o name -l a=b")
 			k.fails("error: 'a' already has a value (b), and --overwrite is false\n", "label sa default a=c")
 			k.prints("serviceaccount/default annotated\n", "annotate sa default a=b")
 			k.prints("serviceaccount/default unlabeled\n", "label sa default a-")
-			k.prints("serviceaccount/default\n", "get sa -o name -l !a")
+			k.prints("", "get sa -o name -l a")
 		}},
 		{name: "patch of each type", run: func(k *kubectl) {
 			k.prints("configmap/conf created\n", "create configmap conf --from-literal=a=1")
