@@ -76,7 +76,7 @@ func FuzzTokenRequest(f *testing.F) {
 	s := start(f, Options{Forgetful: true})
 	mustCreate(f, s, newPod("web"))
 	f.Add("application/json", []byte(`{"spec":{"expirationSeconds":601}}`), "default", "default", "")
-	f.Add("application/json", []byte(`{"spec":{"expirationSeconds":3607,"boundObjectRef":{"apiVersion":"v1","kind":"Pod","name":"web"}},"odd":1}`), "default", "default", "fieldValidation=Strict")
+	f.Add("application/json", []byte(`{"spec":{"expirationSeconds":3607,"boundObjectRef":{"apiVersion":"v1","kind":"Pod","name":"web"}},"odd":1}`), "default", "default", "fieldValidation=Ignore")
 	f.Add("application/yaml", []byte("spec: {expirationSeconds: 4294967296, audiences: [vault, \"\"]}\n"), "kube-system", "default", "")
 	f.Add(protobufType, mustProto(f, podTokenRequest(newPod("web"), "vault", 3607)), "default", "default", "")
 	f.Fuzz(func(t *testing.T, contentType string, body []byte, namespace, account, query string) {
