@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/go-jose/go-jose/v4/jwt"
@@ -49,11 +50,12 @@ func writeKubeconfig(file string, config *rest.Config, namespace string) error {
 	}, file)
 }
 
-// command is kubectl with these arguments; it ends with ctx.
+// command is kubectl with these arguments; it ends with ctx, and with this process.
 func (k *kubectl) command(ctx context.Context, args ...string) *exec.Cmd {
 	args = append(k.kubectl[1:len(k.kubectl):len(k.kubectl)], args...)
 	cmd := exec.CommandContext(ctx, k.kubectl[0], args...)
 	cmd.Dir, cmd.Env = k.home, []string{"HOME=" + k.home, "KUBECONFIG=" + k.kubeconfig()}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
 
