@@ -66,7 +66,7 @@ func projector(edit func(*nodeWorld, *rest.ImpersonationConfig)) func(*nodeWorld
 	return func(n *nodeWorld) *rest.Config {
 		n.grant(n.subject("app"), associated...)
 		config := n.tokenOf(refTo(n.here))
-		n.eventually(func() error { return n.send(acting(config, n.asNode()), n.fill(ownPods), "") })
+		n.eventually(func() error { return n.sendAs(acting(config, n.asNode()), n.fill(ownPods), "") })
 		as := n.asNode()
 		edit(n, &as)
 		return acting(config, as)

@@ -47,7 +47,7 @@ func actingFor(n *nodeWorld) *rest.Config {
 	n.grant(n.subject("app"), asNodeTo("pods", "list"))
 	config := acting(n.tokenOf(refTo(n.here)), n.asNode())
 	n.eventually(func() error {
-		err := n.send(config, n.fill(ownPods), "")
+		err := n.sendAs(config, n.fill(ownPods), "")
 		if api := apierrors.APIStatus(nil); errors.As(err, &api) && api.Status().Details.Kind == "nodes" {
 			return nil
 		}
@@ -71,7 +71,7 @@ func roleToken(n *nodeWorld) *rest.Config {
 	}, metav1.CreateOptions{})
 	n.must(err)
 	config := podToken(n)
-	n.eventually(func() error { return n.send(config, n.fill("GET"+nsPath+"pods"), "") })
+	n.eventually(func() error { return n.sendAs(config, n.fill("GET"+nsPath+"pods"), "") })
 	return config
 }
 

@@ -146,7 +146,7 @@ func ending() []Case {
 			now := int64(0)
 			n.must(n.Client.CoreV1().Pods(n.NS).Delete(n.Ctx, "here", metav1.DeleteOptions{GracePeriodSeconds: &now}))
 			n.eventually(func() error {
-				if err := n.send(n.config, n.fill("GET"+nsPath+"serviceaccounts/app"), ""); !apierrors.IsForbidden(err) {
+				if err := n.sendAs(n.config, n.fill("GET"+nsPath+"serviceaccounts/app"), ""); !apierrors.IsForbidden(err) {
 					return fmt.Errorf("the account is still there to be read: %v", err)
 				}
 				return nil

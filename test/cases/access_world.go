@@ -142,7 +142,7 @@ func (n *nodeWorld) try(a attempt) {
 	if a.as != nil {
 		config = a.as(n)
 	}
-	err := n.send(config, n.fill(a.request), n.fill(a.body))
+	err := n.sendAs(config, n.fill(a.request), n.fill(a.body))
 	if a.want == (answer{}) {
 		n.must(err)
 		return
@@ -151,8 +151,8 @@ func (n *nodeWorld) try(a attempt) {
 	n.wantRefusal(err, a.want)
 }
 
-// send makes a request in JSON. Its error is what the server refused it with.
-func (w *World) send(config *rest.Config, request, body string) error {
+// sendAs makes a request in JSON. Its error is what the server refused it with.
+func (w *World) sendAs(config *rest.Config, request, body string) error {
 	config = rest.CopyConfig(config)
 	config.ContentType = "application/json"
 	client, err := kubernetes.NewForConfig(config)
