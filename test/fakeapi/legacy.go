@@ -61,10 +61,12 @@ func (s *Server) validateLegacy(token string, parsed *jwt.JSONWebToken) (authent
 	return locked(s, func() (authenticationv1.UserInfo, error) {
 		v, err := s.store.get("secrets", named(of.Namespace, claim("secret.name")))
 		if err != nil || v.obj.GetDeletionTimestamp() != nil {
+			//lint:ignore ST1005 the real server's words
 			return user, errors.New("Token has been invalidated")
 		}
 		used := v.obj.DeepCopyObject().(*corev1.Secret)
 		if string(used.Data[corev1.ServiceAccountTokenKey]) != token {
+			//lint:ignore ST1005 the real server's words
 			return user, errors.New("Token does not match server's copy")
 		}
 		account, err := s.store.get("serviceaccounts", named(of.Namespace, of.Account.Name))
