@@ -173,8 +173,9 @@ func administrator(as rest.ImpersonationConfig) func(*nodeWorld) *rest.Config {
 	return func(n *nodeWorld) *rest.Config {
 		config, err := n.User(n.NS+"-admin", "system:masters")
 		n.must(err)
-		as.UserName = n.fill(as.UserName)
-		return acting(config, as)
+		who := as // a case runs more than once in a process
+		who.UserName = n.fill(as.UserName)
+		return acting(config, who)
 	}
 }
 

@@ -28,7 +28,7 @@ type stream struct {
 	*call
 	table *table
 	query *query
-	pos   uint64 // the last resource version that was looked at
+	pos   uint64 // the last resource version that was looked at: at first that of the time of the request
 	cut   <-chan struct{}
 	frame bytes.Buffer
 	wire  io.Writer // puts each frame's length before it, where the media type wants that
@@ -42,7 +42,7 @@ func (c *call) watch(t *table) error {
 	if err != nil {
 		return err
 	}
-	st := &stream{call: c, table: t, query: q, wire: c.out.StreamSerializer.Framer.NewFrameWriter(c.w), cut: c.s.cutSignal()}
+	st := &stream{call: c, table: t, query: q, wire: c.out.StreamSerializer.Framer.NewFrameWriter(c.w), cut: c.s.cutSignal(), pos: c.s.version()}
 	contentType := c.out.MediaType
 	if contentType != runtime.ContentTypeJSON {
 		contentType += ";stream=watch"
@@ -54,6 +54,12 @@ func (c *call) watch(t *table) error {
 		st.sendError(err) // after the headers an error is an event
 	}
 	return nil
+}
+
+func (s *Server) version() uint64 {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	return s.store.rv
 }
 
 func (s *Server) cutSignal() <-chan struct{} {
@@ -136,8 +142,8 @@ func (st *stream) start() error {
 	}
 	st.s.store.mu.Lock()
 	defer st.s.store.mu.Unlock()
-	if st.pos = st.query.rv; st.pos == 0 { // sendInitialEvents=false: from now on
-		st.pos = st.s.store.rv
+	if st.query.rv > 0 { // otherwise sendInitialEvents=false: from the time of the request on
+		st.pos = st.query.rv
 	}
 	return st.table.checkAge(st.pos)
 }
@@ -147,8 +153,8 @@ func (st *stream) sendInitial() error {
 	if err := st.reach(st.query.rv); err != nil {
 		return err
 	}
+	st.pos = max(st.pos, st.query.rv)
 	st.s.store.mu.Lock()
-	st.pos = st.s.store.rv
 	all, err := st.table.list(st.pos)
 	st.s.store.mu.Unlock()
 	if err != nil {
