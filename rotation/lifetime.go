@@ -33,6 +33,11 @@ func NewSeed(parts ...string) Seed {
 	return Seed(h.Sum64())
 }
 
+// Phase is a time in [0, period) that depends on the seed alone.
+func (s Seed) Phase(period time.Duration) time.Duration {
+	return time.Duration(s.fraction(0) * float64(period))
+}
+
 // fraction is a number in [0, 1) that depends on the seed and on n alone.
 func (s Seed) fraction(n int64) float64 {
 	hi, lo := bits.Mul64(uint64(s)^0x9e3779b97f4a7c15, uint64(n)^0xd1b54a32d192ed03)

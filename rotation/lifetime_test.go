@@ -49,6 +49,25 @@ func TestExpired(t *testing.T) {
 	}
 }
 
+// TestPhase: seeds spread evenly over the whole period, and each keeps its place.
+func TestPhase(t *testing.T) {
+	const seeds = 10_000
+	var tenths [10]int
+	for n := range seeds {
+		s := NewSeed("node", fmt.Sprint(n))
+		phase := s.Phase(time.Minute)
+		if phase < 0 || phase >= time.Minute || phase != s.Phase(time.Minute) {
+			t.Fatalf("phase %v", phase)
+		}
+		tenths[phase*10/time.Minute]++
+	}
+	for i, got := range tenths {
+		if got < seeds/10*9/10 || got > seeds/10*11/10 {
+			t.Errorf("%d of %d in tenth %d", got, seeds, i)
+		}
+	}
+}
+
 // TestDueWindow: for any seed a first refresh lies in [1/8, 1) of the limit and a
 // later one in [15/16, 1), spread evenly, and always at the same time.
 func TestDueWindow(t *testing.T) {
