@@ -23,6 +23,9 @@ var tokenRequestCodes = []string{
 	"201", "400", "401", "403", "404", "409", "422", "429", "500", "502", "503", "504", noAnswer, unusable,
 }
 
+// lookupCodes are what it answers to the look-up of a service account.
+var lookupCodes = []string{"200", "401", "403", "404", "429", "500", "502", "503", "504", noAnswer, unusable}
+
 // Bucket bounds in seconds, each over the range where a decision is made.
 var (
 	// 1 ms to 10 s: a request is given up after 10 s.

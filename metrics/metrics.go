@@ -27,6 +27,7 @@ type Metrics struct {
 	tokenRequestTime  prometheus.Histogram
 	lastSuccess       prometheus.Gauge
 	lastFailure       prometheus.Gauge
+	lookups           *prometheus.CounterVec // by code
 	lateness          prometheus.Histogram
 	firstProjection   prometheus.Histogram
 	publishes         *prometheus.CounterVec // by result
@@ -50,7 +51,7 @@ func newMetrics(version, revision string, ours, process *prometheus.Registry) *M
 	m.makeVolumeCollectors()
 	m.makeClientCollectors()
 	ours.MustRegister(&snapshotCollector{source: &m.source}, buildInfo(version, revision),
-		m.tokenRequests, m.tokenRequestTime, m.lastSuccess, m.lastFailure, m.lateness,
+		m.tokenRequests, m.tokenRequestTime, m.lastSuccess, m.lastFailure, m.lookups, m.lateness,
 		m.firstProjection, m.publishes, m.publishTime, m.adopted, m.repairs,
 		m.clientRequests, m.clientRequestTime)
 	process.MustRegister(collectors.NewGoCollector(),
@@ -68,6 +69,9 @@ func (m *Metrics) makeTokenCollectors() {
 		"Local Unix time in seconds of the latest TokenRequest answered with 2xx; 0: none yet.")
 	m.lastFailure = gauge("last_token_request_failure_timestamp_seconds",
 		"Local Unix time in seconds of the latest TokenRequest that failed or was refused; 0: none yet.")
+	m.lookups = counters("service_account_lookups_total",
+		"Look-ups of service accounts, to find those made anew, by HTTP status code of the answer; none: no answer.",
+		"code", lookupCodes...)
 	m.lateness = histogram("refresh_lateness_seconds",
 		"Seconds by which a refreshed token was published after its limit of 80 % of the lifetime or 24 h; 0: in time.",
 		latenessBuckets)
@@ -143,6 +147,14 @@ func (m *Metrics) TokenRequest(code string, d time.Duration, now time.Time) {
 		latest = m.lastSuccess
 	}
 	latest.Set(unixSeconds(now))
+}
+
+// AccountLookup counts one look-up of a service account by the HTTP status of its
+// answer in decimal, or "none" when there was no answer.
+func (m *Metrics) AccountLookup(code string) {
+	if m != nil {
+		m.lookups.WithLabelValues(statusLabel(code)).Inc()
+	}
 }
 
 // RefreshLateness observes how long after min(80 % of its lifetime, 24 h) a

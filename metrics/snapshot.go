@@ -48,7 +48,7 @@ var (
 	volumeStates = []string{"ready", "pending", "failed", "detached"}
 
 	tokensDesc = desc("tokens",
-		"Tokens by state: fresh, stale (its refresh is overdue), expired (on disk, past its expiry) or pending (none on disk yet).",
+		"Tokens by state: fresh, stale (its refresh is overdue, or its service account was made anew), expired (on disk, past its expiry) or pending (none on disk yet).",
 		"state")
 	volumesDesc = desc("volumes",
 		"Volumes by state: ready, pending (never published), failed (a source fails now) or detached (containers hold a directory that was deleted).",
