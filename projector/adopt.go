@@ -41,7 +41,7 @@ func (s *state) adopt(v *volume, claims map[string]Claims, server time.Time) {
 		if !ok || c.fits(r) != nil {
 			continue
 		}
-		t.sum, t.life = v.files[t.source.Path].sum, c.Lifetime
+		t.sum, t.life, t.uid = v.files[t.source.Path].sum, c.Lifetime, c.AccountUID
 		t.due = t.life.DueAdopted(t.seed, server)
 		t.floor = t.life.Floor(t.life.Issued)
 		n++

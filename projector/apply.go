@@ -122,6 +122,7 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	if len(v.uses) == 0 {
 		s.watchObjects(v)
 	}
+	s.joinAccount(v, now)
 	server := s.server(now)
 	s.examine(v, server)
 	s.plan(v, server)
@@ -237,6 +238,7 @@ func (s *state) drop(v *volume) {
 	s.news.Remove(v)
 	s.unhold(v)
 	s.releaseObjects(v)
+	s.leaveAccount(v)
 }
 
 // replace takes in a complete list of pods: what is not in it is gone.

@@ -16,11 +16,12 @@ import (
 // signature: the file lies in a directory that only its pod and we can write,
 // and a pod can fool nobody but itself.
 type Claims struct {
-	Subject   string
-	Audience  []string
-	PodUID    types.UID
-	NotBefore time.Time
-	Lifetime  rotation.Lifetime // ends at warnafter where the server extended exp
+	Subject    string
+	Audience   []string
+	AccountUID types.UID // of the service account; "" if it is not in it
+	PodUID     types.UID
+	NotBefore  time.Time
+	Lifetime   rotation.Lifetime // ends at warnafter where the server extended exp
 }
 
 // Algorithms a Kubernetes API server signs with (pkg/serviceaccount/jwt.go and
@@ -39,6 +40,9 @@ func ParseClaims(token []byte) (Claims, error) {
 	var std jwt.Claims
 	var private struct {
 		Kubernetes struct {
+			ServiceAccount struct {
+				UID types.UID `json:"uid"`
+			} `json:"serviceaccount"`
 			Pod struct {
 				UID types.UID `json:"uid"`
 			} `json:"pod"`
@@ -52,7 +56,8 @@ func ParseClaims(token []byte) (Claims, error) {
 		return Claims{}, errNoLifetime
 	}
 	c := Claims{
-		Subject: std.Subject, Audience: std.Audience, PodUID: private.Kubernetes.Pod.UID,
+		Subject: std.Subject, Audience: std.Audience,
+		AccountUID: private.Kubernetes.ServiceAccount.UID, PodUID: private.Kubernetes.Pod.UID,
 		Lifetime: rotation.Lifetime{Issued: std.IssuedAt.Time(), Expires: std.Expiry.Time()},
 	}
 	if std.NotBefore != nil {

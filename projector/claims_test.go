@@ -52,6 +52,9 @@ func TestParseClaims(t *testing.T) {
 	year := map[string]any{"exp": issuedAt.Unix() + 31536000}
 	extended := warning(issuedAt.Unix() + 3607)
 	extended["exp"] = year["exp"]
+	account := func(value any) map[string]any {
+		return map[string]any{"kubernetes.io": map[string]any{"pod": map[string]any{"uid": "uid-1"}, "serviceaccount": value}}
+	}
 	for name, tt := range map[string]struct {
 		changes map[string]any
 		want    Claims
@@ -64,6 +67,8 @@ func TestParseClaims(t *testing.T) {
 		"no subject":        {map[string]any{"sub": nil}, with(func(c *Claims) { c.Subject = "" })},
 		"no pod":            {map[string]any{"kubernetes.io": nil}, with(func(c *Claims) { c.PodUID = "" })},
 		"null pod":          {map[string]any{"kubernetes.io": map[string]any{"pod": nil}}, with(func(c *Claims) { c.PodUID = "" })},
+		"account":           {account(map[string]any{"name": "default", "uid": "account-1"}), with(func(c *Claims) { c.AccountUID = "account-1" })},
+		"null account":      {account(nil), good},
 		"no nbf":            {map[string]any{"nbf": nil}, with(func(c *Claims) { c.NotBefore = time.Time{} })},
 		"fractions":         {map[string]any{"exp": float64(issuedAt.Unix()) + 600.75}, good},
 		"extended":          {extended, with(func(c *Claims) { c.Lifetime.Expires = issuedAt.Add(3607 * time.Second) })},

@@ -12,6 +12,7 @@ import (
 // job is one piece of I/O for a worker; exactly one of the fields is set.
 type job struct {
 	mint    *mintJob
+	lookup  *lookupJob
 	publish *publishJob
 	read    *readJob
 	remove  *removeJob
@@ -57,6 +58,8 @@ type removeJob struct {
 func (s *state) dispatch(now rotation.Time) {
 	s.tell(now)
 	for s.minting < s.maxInFlight && s.mintNext(now) {
+	}
+	for s.looking < maxLookups && s.lookNext(now) {
 	}
 	for s.onDisk < diskWorkers && s.diskNext(now) {
 	}
@@ -247,6 +250,9 @@ func (s *state) wake(now rotation.Time) time.Duration {
 		}
 	}
 	earlier(s.news.Next(server))
+	if s.looking < maxLookups {
+		earlier(s.lookups.Next(server))
+	}
 	if s.onDisk < diskWorkers {
 		earlier(s.disks.Next(server))
 		earlier(s.removals.Next(server))

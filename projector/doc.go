@@ -30,6 +30,8 @@
 //     configMaps, secrets, trust bundles, the node.
 //   - Tell it the server's time, which decides when a token is due: HearServer
 //     around the transports of Config.Client and of Config.Mint's client, and Hear.
+//   - Config.AccountUID, such as NewAccountUID, finds service accounts that were
+//     deleted and made again. A Mint of your own tells Minted.AccountUID.
 //   - Before a container starts: WaitReady. Then mount Root.Path of each volume, the
 //     whole directory, read-only: files are replaced by a rename inside it, which a
 //     mount of a single file would not see.

@@ -57,6 +57,7 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	case failed == nil && wanted:
 		t.fresh, t.next, t.took = m.Token, m.Lifetime, s.server(now)
 		t.failures, t.suspect, t.err, t.retryAt = 0, false, nil, time.Time{}
+		s.heedMint(j.v, t, m.AccountUID, j.sent.Mono, now)
 	case failed != nil:
 		s.failMint(j, t, failed, wanted, now)
 	}
@@ -92,7 +93,7 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 		pause := rotation.Backoff(t.seed, t.failures, t.life.Expires.Sub(server))
 		t.retryAt = server.Add(max(pause, min(failed.RetryAfter, time.Minute)))
 	}
-	if t.life.Expires.IsZero() || !server.Before(t.due) { // a probe that came early changes nothing yet
+	if t.life.Expires.IsZero() || t.dead || !server.Before(t.due) { // a probe that came early changes nothing yet
 		t.err = volumeErrorf(ReasonTokenRequest, "token %q (audience %q): %v; %s", t.source.Path, t.source.Audience, failed, failed.advice())
 	}
 }
@@ -285,6 +286,7 @@ func (s *state) lose(v *volume, paths []string) {
 // vanish takes in that the token is not on disk any more.
 func (t *token) vanish() {
 	t.fresh, t.life, t.due, t.floor = Token{}, rotation.Lifetime{}, time.Time{}, time.Time{}
+	t.uid, t.dead, t.anew = "", false, false
 }
 
 // commit takes in that a version with everything the job held is current.
@@ -324,7 +326,8 @@ func (s *state) commitToken(v *volume, t *token, now rotation.Time) {
 	}
 	t.life, t.fresh = t.next, Token{}
 	t.floor = t.life.Floor(t.took)
-	t.due = t.life.Due(t.seed, first)
+	t.due = t.life.Due(t.seed, first || t.anew)
+	t.anew = false
 }
 
 // finishRemove takes in that a pod's directory is gone, or could not be removed.

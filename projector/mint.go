@@ -32,6 +32,9 @@ type Request struct {
 type Minted struct {
 	Token    Token
 	Lifetime rotation.Lifetime
+	// AccountUID is of the service account that the token is of, as its claims say;
+	// "": unknown, and nobody notices when it is another one's.
+	AccountUID types.UID
 	// ServerTime is the server's clock when it made the token; zero if unknown,
 	// or told otherwise, as HearServer does.
 	ServerTime time.Time
@@ -42,7 +45,7 @@ type Minted struct {
 // answer.
 type Mint func(context.Context, Request) (Minted, error)
 
-// MintError is a refused or failed Request.
+// MintError is a refused or failed Request, or look-up of a service account.
 type MintError struct {
 	// Code is the HTTP status; 0: no answer, or none that could be decoded; 201:
 	// an answer without a usable token.
@@ -215,6 +218,7 @@ func (m *Minted) check(r Request) error {
 		if err := claims.fits(r); err != nil {
 			return refuse(err.Error())
 		}
+		m.AccountUID = claims.AccountUID
 		if claims.Lifetime.Expires.Before(m.Lifetime.Expires) {
 			m.Lifetime.Expires = claims.Lifetime.Expires
 		}

@@ -24,6 +24,12 @@ import (
 // mintFrom returns a Mint on a stock client whose server is handler.
 func mintFrom(t *testing.T, timeout time.Duration, handler http.HandlerFunc) Mint {
 	t.Helper()
+	return NewMint(clientOf(t, handler), timeout)
+}
+
+// clientOf is a stock client whose server is handler.
+func clientOf(t *testing.T, handler http.HandlerFunc) rest.Interface {
+	t.Helper()
 	server := httptest.NewServer(handler)
 	transport := &http.Transport{}
 	t.Cleanup(func() {
@@ -36,7 +42,7 @@ func mintFrom(t *testing.T, timeout time.Duration, handler http.HandlerFunc) Min
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewMint(client.CoreV1().RESTClient(), timeout)
+	return client.CoreV1().RESTClient()
 }
 
 // answered is a good answer to request.
@@ -67,11 +73,13 @@ func TestMint(t *testing.T) {
 		if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
 			t.Error(err)
 		}
-		reply(w, http.StatusCreated, answered())
+		a := answered()
+		a.Status.Token = sign(ofAccount(claimsFor(request, issuedAt, 10*time.Minute), "account-1"))
+		reply(w, http.StatusCreated, a)
 	})
 	got, err := mint(t.Context(), request)
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || got.AccountUID != "account-1" {
+		t.Fatalf("of account %q, %v", got.AccountUID, err)
 	}
 	if method != "POST" || path != "/api/v1/namespaces/default/serviceaccounts/default/token" {
 		t.Errorf("%s %s", method, path)

@@ -129,8 +129,13 @@ func (s *state) untouchable(ref ObjectRef, why string, refused bool, now rotatio
 
 func (s *state) reexamine(o *object, now rotation.Time) {
 	for v := range o.users {
-		server := s.server(now)
-		s.examine(v, server)
-		s.plan(v, server)
+		s.replan(v, now)
 	}
+}
+
+// replan brings a volume up to date with what has changed of what it is made of.
+func (s *state) replan(v *volume, now rotation.Time) {
+	server := s.server(now)
+	s.examine(v, server)
+	s.plan(v, server)
 }

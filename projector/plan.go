@@ -52,6 +52,9 @@ func (v *volume) nextToken(now time.Time) *token {
 
 // at is when the token wants minting, in server time.
 func (t *token) at() time.Time {
+	if t.dead {
+		return t.retryAt
+	}
 	due := later(t.due, t.floor)
 	if !t.fresh.empty() { // something has kept it from the disk until it is due again itself
 		due = later(t.next.Limit(), t.next.Floor(t.took))

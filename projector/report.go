@@ -22,7 +22,7 @@ func (v *volume) fields() []zap.Field {
 // says so when it changes: once, not at every attempt.
 func (s *state) report(v *volume, sources *VolumeError, now time.Time) {
 	err := v.wish.Err
-	for _, e := range append([]*VolumeError{v.diskErr, sources}, v.tokenErrors()...) {
+	for _, e := range append([]*VolumeError{v.diskErr, sources, v.account.err()}, v.tokenErrors()...) {
 		if err == nil {
 			err = e
 		}
@@ -70,7 +70,7 @@ func (t *token) condition(now time.Time) string {
 		return "pending"
 	case t.life.Expired(now):
 		return "expired"
-	case !now.Before(t.life.Limit()):
+	case t.dead, !now.Before(t.life.Limit()):
 		return "stale"
 	}
 	return "fresh"

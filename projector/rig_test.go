@@ -30,15 +30,18 @@ type rig struct {
 	now   rotation.Time
 	ahead time.Duration
 
-	answer func(Request) (Minted, error) // of the server
-	heard  bool                          // answers tell the server's time
-	broken error                         // of the disk
-	files  map[Key]map[string]simFile    // on the simulated disk; a volume that is there has a version
-	stale  map[Key][]string              // versions that wait to be swept
-	made   int                           // versions written
+	answer   func(Request) (Minted, error)       // of the server
+	heard    bool                                // answers tell the server's time
+	broken   error                               // of the disk
+	accounts map[accountRef]types.UID            // UIDs, of which tokens are and look-ups tell; set lookUp for these
+	cached   func(accountRef) (types.UID, error) // of look-ups; nil: accounts
+	files    map[Key]map[string]simFile          // on the simulated disk; a volume that is there has a version
+	stale    map[Key][]string                    // versions that wait to be swept
+	made     int                                 // versions written
 
 	flying    []job
 	requests  []sentRequest
+	lookups   []sentLookup
 	published []Published
 	watching  map[ObjectRef]bool
 	logged    bytes.Buffer
@@ -53,6 +56,11 @@ type simFile struct {
 
 type sentRequest struct {
 	Request
+	at time.Time // server time
+}
+
+type sentLookup struct {
+	accountRef
 	at time.Time // server time
 }
 
@@ -86,9 +94,14 @@ func (r *rig) step(d time.Duration) {
 // good is the answer of a server in order.
 func (r *rig) good(q Request) (Minted, error) {
 	issued, ttl := r.server().Truncate(time.Second), time.Duration(q.ExpirationSeconds)*time.Second
+	account, ok := r.accounts[accountRef{q.Namespace, q.ServiceAccount}]
+	if !ok && r.accounts != nil {
+		return Minted{}, &MintError{Code: 404, Message: "not found"}
+	}
 	m := Minted{
-		Token:    NewToken(sign(claimsFor(q, issued, ttl))),
-		Lifetime: rotation.Lifetime{Issued: issued, Expires: issued.Add(ttl)},
+		Token:      NewToken(sign(ofAccount(claimsFor(q, issued, ttl), account))),
+		AccountUID: account,
+		Lifetime:   rotation.Lifetime{Issued: issued, Expires: issued.Add(ttl)},
 	}
 	if r.heard {
 		m.ServerTime = r.server()
@@ -112,6 +125,9 @@ func (r *rig) turn() []job {
 		if j.mint != nil {
 			r.requests = append(r.requests, sentRequest{j.mint.request, r.server()})
 		}
+		if j.lookup != nil {
+			r.lookups = append(r.lookups, sentLookup{j.lookup.account.ref, r.server()})
+		}
 	}
 	for _, ref := range r.s.released {
 		delete(r.watching, ref)
@@ -134,6 +150,9 @@ func (r *rig) finish(j job) {
 			r.s.hear(r.server(), j.mint.sent, r.now) // every answer has a Date; see HearServer
 		}
 		r.s.finishMint(j.mint, m, err, r.now)
+	case j.lookup != nil:
+		uid, err := r.lookup(j.lookup.account.ref)
+		r.s.finishLookup(j.lookup, uid, err, r.now)
 	case j.read != nil:
 		version, sums, claims := r.read(j.read.key)
 		r.s.finishRead(j.read, version, sums, claims, found{watch: j.read.watch, err: r.broken}, r.now)
@@ -146,6 +165,17 @@ func (r *rig) finish(j job) {
 		}
 		r.s.finishRemove(j.remove, r.broken, r.now)
 	}
+}
+
+func (r *rig) lookup(ref accountRef) (types.UID, error) {
+	if r.cached != nil {
+		return r.cached(ref)
+	}
+	uid, ok := r.accounts[ref]
+	if !ok {
+		return "", &MintError{Code: 404, Message: "not found"}
+	}
+	return uid, nil
 }
 
 func (r *rig) read(k Key) (atomicwriter.Version, [][32]byte, map[string]Claims) {

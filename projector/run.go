@@ -30,6 +30,10 @@ type Config struct {
 	NodeName string // required; pods are those with this spec.nodeName
 	Root     *Root  // required; the caller closes it after Run
 	Mint     Mint   // required
+	// AccountUID looks up service accounts, each about every five minutes, to find
+	// one that was deleted and made again: its pods' tokens are then minted anew.
+	// Nil: they stay the old account's until their refresh.
+	AccountUID AccountUID
 
 	// Client watches pods and the objects their volumes name. Nil: the caller
 	// feeds Replace, Apply, Forget and Touch itself.
@@ -136,7 +140,7 @@ func New(c Config) (*Projector, error) {
 		config: c,
 		inbox:  make(chan event),
 		// Room for every job in flight, so that a worker need not wait for the owner.
-		results: make(chan event, c.MaxInFlight+diskWorkers),
+		results: make(chan event, c.MaxInFlight+maxLookups+diskWorkers),
 		done:    make(chan struct{}),
 	}, nil
 }
@@ -298,6 +302,10 @@ func (r *runner) work(ctx context.Context, j job) event {
 	case j.mint != nil:
 		m, err := r.config.Mint(ctx, j.mint.request)
 		return func(s *state, now rotation.Time) { s.finishMint(j.mint, m, err, now) }
+	case j.lookup != nil:
+		ref := j.lookup.account.ref
+		uid, err := r.config.AccountUID(ctx, ref.namespace, ref.name)
+		return func(s *state, now rotation.Time) { s.finishLookup(j.lookup, uid, err, now) }
 	case j.read != nil:
 		version, sums, claims, f := r.disk.read(j.read)
 		return func(s *state, now rotation.Time) { s.finishRead(j.read, version, sums, claims, f, now) }

@@ -16,6 +16,7 @@ import (
 // state is everything the owner knows. Its methods are the transitions: they
 // take the time, do no I/O, and leave jobs to be started in jobs.
 type state struct {
+	node        string
 	seed        rotation.Seed      // of the node
 	self        atomicwriter.Owner // whom our files belong to by themselves
 	maxInFlight int
@@ -26,6 +27,7 @@ type state struct {
 	events      record.EventRecorder
 	// awaitStopped: a pod's directory is removed only after Stopped.
 	awaitStopped bool
+	lookUp       bool // service accounts can be looked up
 
 	clock  rotation.ServerClock
 	now    time.Time     // server's, when it was last asked for
@@ -39,18 +41,21 @@ type state struct {
 	refusing  bool
 	synced    bool // the first complete pod list has come
 
-	pods    map[types.UID]*pod
-	idle    map[types.UID]bool // seen, and want nothing
-	stopped map[types.UID]bool // nothing of them runs; see stop
-	waiters map[*waiter]bool
-	objects map[ObjectRef]*object
+	pods     map[types.UID]*pod
+	idle     map[types.UID]bool // seen, and want nothing
+	stopped  map[types.UID]bool // nothing of them runs; see stop
+	waiters  map[*waiter]bool
+	objects  map[ObjectRef]*object
+	accounts map[accountRef]*account
 
-	mints rotation.Queue[*volume] // by when a token wants minting
-	disks rotation.Queue[*volume] // by when a directory wants work
-	news  rotation.Queue[*volume] // by when to tell what is wrong
-	held  []*volume               // failed in the outage that is open; oldest first
+	mints   rotation.Queue[*volume]  // by when a token wants minting
+	disks   rotation.Queue[*volume]  // by when a directory wants work
+	news    rotation.Queue[*volume]  // by when to tell what is wrong
+	held    []*volume                // failed in the outage that is open; oldest first
+	lookups rotation.Queue[*account] // by when to look it up
 
 	minting int // jobs in flight
+	looking int
 	onDisk  int
 
 	removals rotation.Queue[*pod] // gone; by when to try
@@ -59,6 +64,7 @@ type state struct {
 	blind    bool                 // some volume could not be watched; said once
 	unowned  bool                 // some owner was refused; said once
 	podsErr  string               // why pods cannot be watched; ""
+	unlooked map[string]bool      // failures of look-ups, by label; said once
 	stray    map[int]bool         // descriptors of which a hint came before the job that made them ended
 	closing  []watchHandle        // watches of volumes that are no longer ours
 
@@ -88,6 +94,7 @@ type volume struct {
 
 	tokens  []token
 	uses    []ObjectRef // it is a user of these objects
+	account *account    // and of this one; nil: of none
 	busy    bool        // a job is in flight
 	hinted  bool        // a hint came meanwhile
 	gone    bool        // not wanted any more; forgotten when the job ends
@@ -157,6 +164,10 @@ type token struct {
 	next  rotation.Lifetime // of fresh
 	took  time.Time         // server time when fresh came
 
+	uid  types.UID // of the account that the newest token is of, fresh or on disk; "": unknown
+	dead bool      // it is not the account of that name any more; wants minting at once
+	anew bool      // fresh was minted for that reason, with many others perhaps
+
 	retryAt  time.Time // no attempt before; zero: no failure
 	failures int       // in a row
 	suspect  bool      // failed while others succeeded: backs off alone
@@ -192,17 +203,20 @@ const (
 func newState(c *Config) *state {
 	seed := rotation.NewSeed(c.NodeName)
 	return &state{
-		seed: seed, maxInFlight: c.MaxInFlight, sweep: c.Sweep,
+		node: c.NodeName, seed: seed, maxInFlight: c.MaxInFlight, sweep: c.Sweep,
 		log: c.Log, metrics: c.Metrics, published: c.Published, events: c.Events, awaitStopped: c.AwaitStopped,
-		outage:  rotation.NewOutage(seed),
-		pods:    make(map[types.UID]*pod),
-		idle:    make(map[types.UID]bool),
-		stopped: make(map[types.UID]bool),
-		waiters: make(map[*waiter]bool),
-		objects: make(map[ObjectRef]*object),
-		watched: make(map[int]*volume),
-		stray:   make(map[int]bool),
-		struck:  make(map[string]bool),
+		lookUp:   c.AccountUID != nil,
+		outage:   rotation.NewOutage(seed),
+		pods:     make(map[types.UID]*pod),
+		idle:     make(map[types.UID]bool),
+		stopped:  make(map[types.UID]bool),
+		waiters:  make(map[*waiter]bool),
+		objects:  make(map[ObjectRef]*object),
+		accounts: make(map[accountRef]*account),
+		unlooked: make(map[string]bool),
+		watched:  make(map[int]*volume),
+		stray:    make(map[int]bool),
+		struck:   make(map[string]bool),
 	}
 }
 
@@ -251,6 +265,11 @@ func (s *state) shift(by time.Duration, now rotation.Time) {
 			}
 		}
 		s.settle(p, now)
+	}
+	for _, a := range s.accounts {
+		if !a.busy {
+			s.lookAt(a, a.at.Add(by))
+		}
 	}
 }
 

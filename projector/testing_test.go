@@ -67,6 +67,14 @@ func claimsFor(r Request, issued time.Time, ttl time.Duration) map[string]any {
 	}
 }
 
+// ofAccount has claims name the UID of their service account; "": leaves them alone.
+func ofAccount(claims map[string]any, uid types.UID) map[string]any {
+	if uid != "" {
+		claims["kubernetes.io"].(map[string]any)["serviceaccount"] = map[string]any{"uid": uid}
+	}
+	return claims
+}
+
 // issuer mints in this process, on the time of the test.
 type issuer struct {
 	mu    sync.Mutex

@@ -19,8 +19,8 @@ import (
 
 const (
 	dialTimeout    = 5 * time.Second
-	requestTimeout = 10 * time.Second // of a TokenRequest
-	maxAnswer      = 1 << 20          // bytes of an answer to a TokenRequest
+	requestTimeout = 10 * time.Second // of a TokenRequest, or the look-up of a service account
+	maxAnswer      = 1 << 20          // bytes of an answer to either
 )
 
 // restConfig is the daemon's credential: a kubeconfig's, or that of its own
@@ -62,7 +62,7 @@ func watchClient(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper)
 	return kubernetes.NewForConfig(common(c, wrap))
 }
 
-// mintClient sends TokenRequests. HTTP/1.1, so that a request that times out
+// mintClient sends TokenRequests, and looks up service accounts. HTTP/1.1, so that a request that times out
 // takes its own connection down, and no other request with it.
 func mintClient(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) (rest.Interface, error) {
 	c = common(c, wrap)

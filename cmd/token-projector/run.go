@@ -122,6 +122,7 @@ func connect(ctx context.Context, c *projector.Config, o *options, h *health) er
 		return fmt.Errorf("client: %w", err)
 	}
 	c.Mint = projector.NewMint(mint, requestTimeout)
+	c.AccountUID = projector.NewAccountUID(mint, requestTimeout)
 	return nil
 }
 

@@ -183,27 +183,37 @@ func TestServiceAccountRecreated(t *testing.T) {
 	w := newWorld(t, fakeapi.Options{MaxTokenExpiration: 5 * time.Second})
 	d := w.start()
 	check(t, w.api.AddNamespace("demo"))
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "app"}}
-	first, err := fakeapi.Create(w.api, account)
-	check(t, err)
-	pod, err := fakeapi.Create(w.api, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web"},
-		Spec: corev1.PodSpec{
-			NodeName: node, ServiceAccountName: "app", Containers: []corev1.Container{{Name: "main", Image: "scratch"}},
-			Volumes: []corev1.Volume{tokenVolume("vault", "vault", 600)},
-		},
-	})
-	check(t, err)
+	first, pod := w.employ("app")
 	w.waitPublished(pod)
 	token := w.path(pod, "vault", "token")
 	if got := accountOf(t, token); got != string(first.UID) {
 		t.Fatalf("the token is of account %s, want %s", got, first.UID)
 	}
 	check(t, w.api.Delete(first, metav1.DeleteOptions{}))
-	second, err := fakeapi.Create(w.api, account)
+	second, err := fakeapi.Create(w.api, serviceAccount("app"))
 	check(t, err)
 	eventually(t, "a token of the new account", func() bool { return accountOf(t, token) == string(second.UID) })
 	d.Terminate()
+}
+
+func serviceAccount(name string) *corev1.ServiceAccount {
+	return &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name}}
+}
+
+// employ makes an account, and a pod of that name with a token of it.
+func (w *world) employ(name string) (*corev1.ServiceAccount, *corev1.Pod) {
+	w.t.Helper()
+	account, err := fakeapi.Create(w.api, serviceAccount(name))
+	check(w.t, err)
+	pod, err := fakeapi.Create(w.api, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name},
+		Spec: corev1.PodSpec{
+			NodeName: node, ServiceAccountName: name, AutomountServiceAccountToken: new(false), Containers: []corev1.Container{{Name: "main", Image: "scratch"}},
+			Volumes: []corev1.Volume{tokenVolume("vault", "vault", 3600)},
+		},
+	})
+	check(w.t, err)
+	return account, pod
 }
 
 // accountOf is the UID of the service account that a token file names.

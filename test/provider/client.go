@@ -18,6 +18,7 @@ type api struct {
 	own       kubernetes.Interface // of the provider itself
 	projector kubernetes.Interface // of the Projector, which hears the server's time in its answers
 	mint      projector.Mint
+	lookup    projector.AccountUID
 	clock     rotation.Clock
 	running   atomic.Pointer[projector.Projector] // nil: not yet
 }
@@ -38,7 +39,8 @@ func connect(kubeconfig string) (*api, error) {
 	if a.projector, err = kubernetes.NewForConfig(hearing); err != nil {
 		return nil, err
 	}
-	a.mint = projector.NewMint(a.projector.CoreV1().RESTClient(), 10*time.Second)
+	core := a.projector.CoreV1().RESTClient()
+	a.mint, a.lookup = projector.NewMint(core, 10*time.Second), projector.NewAccountUID(core, 10*time.Second)
 	return a, nil
 }
 

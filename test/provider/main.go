@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer root.Close()
 	p, err := projector.New(projector.Config{
-		NodeName: o.node, Root: root, Client: api.projector, Mint: api.mint, Clock: api.clock, AwaitStopped: true, Log: log,
+		NodeName: o.node, Root: root, Client: api.projector, Mint: api.mint, AccountUID: api.lookup, Clock: api.clock, AwaitStopped: true, Log: log,
 	})
 	if err != nil {
 		return err
