@@ -56,15 +56,16 @@ func (c ServerClock) elapsed(local Time) time.Duration {
 }
 
 // Doubtful reports whether the local clocks have drifted apart since the last
-// answer: somebody stepped the wall clock, or the machine was suspended. Now
+// answer that told the time: somebody stepped the wall clock, or the machine was suspended. Now
 // may then be wrong by the size of the step, so ask the server once before
 // acting on many tokens.
 func (c ServerClock) Doubtful(local Time) bool {
-	if !c.heard {
-		return false
-	}
-	apart := (local.Mono - c.local.Mono) - local.Wall.Sub(c.local.Wall)
-	return apart > doubt || apart < -doubt
+	return c.heard && c.local.apart(local)
+}
+
+// apart reports whether the clocks disagree about how long it is from t to u.
+func (t Time) apart(u Time) bool {
+	return (u.Mono - t.Mono - u.Wall.Sub(t.Wall)).Abs() > doubt
 }
 
 // Skew is local wall time minus server time, and whether it is known.
@@ -76,9 +77,14 @@ func (c ServerClock) Skew(local Time) (time.Duration, bool) {
 // sent and answered at received. Servers state whole seconds (Date header,
 // creationTimestamp), so the true time at received lies between server and
 // server + 1 s + the round trip; an estimate inside that interval is kept and
-// any other is moved to its nearer end. It returns by how much Now moved:
+// any other is moved to its nearer end. While the local clocks came apart under
+// way nobody knows how old the answer is: a machine that slept finds answers from
+// before in its sockets. Such a one is ignored, unless it is the first. Hear returns by how much Now moved:
 // beyond noise, times that were computed before must be shifted by it.
 func (c *ServerClock) Hear(server time.Time, sent, received Time) time.Duration {
+	if c.heard && sent.apart(received) {
+		return 0
+	}
 	before, trusted := c.Now(received), c.heard && !c.Doubtful(received)
 	latest := server.Add(time.Second + received.Mono - sent.Mono)
 	after := before

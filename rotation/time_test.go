@@ -133,6 +133,23 @@ func TestHearFirstAndDoubted(t *testing.T) {
 	}
 }
 
+// TestHearAfterSleep: an answer that was under way while the machine slept, or while
+// somebody stepped the wall clock, tells nothing, and leaves the doubt there is.
+func TestHearAfterSleep(t *testing.T) {
+	sent, received := local(time.Hour), suspended(time.Hour+second, 8*time.Hour)
+	for name, says := range map[string]time.Duration{"from before": time.Hour, "from after": 9 * time.Hour} {
+		c := heard(epoch)
+		before := c.Now(received)
+		if moved := c.Hear(epoch.Add(says), sent, received); moved != 0 || !c.Now(received).Equal(before) || !c.Doubtful(received) {
+			t.Errorf("%s: moves by %v, doubtful %v", name, moved, c.Doubtful(received))
+		}
+	}
+	var first ServerClock
+	if first.Hear(epoch, sent, received); !first.Heard() {
+		t.Error("the first answer is ignored")
+	}
+}
+
 // TestHearOftenStaysTight: thousands of answers with the fraction cut off and
 // any delay never pull the estimate out of the truth's second.
 func TestHearOftenStaysTight(t *testing.T) {
