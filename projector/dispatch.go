@@ -148,8 +148,26 @@ func (s *state) probeElsewhere(server time.Time) *volume {
 
 func (s *state) unhold(v *volume) {
 	if v.held {
-		v.held = false
+		v.release()
 		s.held = slices.DeleteFunc(s.held, func(h *volume) bool { return h == v })
+	}
+}
+
+// hold puts a token that has failed in the outage behind all that have not, the
+// other tokens of its volume among them.
+func (s *state) hold(v *volume, t *token) {
+	t.held = true
+	if !v.held {
+		v.held = true
+		s.held = append(s.held, v)
+	}
+}
+
+// release has the volume's tokens compete again.
+func (v *volume) release() {
+	v.held = false
+	for i := range v.tokens {
+		v.tokens[i].held = false
 	}
 }
 

@@ -84,8 +84,7 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 		}
 		s.struck[j.request.Namespace] = true
 		if wanted {
-			j.v.held = true
-			s.held = append(s.held, j.v)
+			s.hold(j.v, t)
 		}
 	} else {
 		t.suspect = t.suspect || failed.ofServer()
@@ -128,7 +127,7 @@ func (s *state) release(now rotation.Time) {
 	s.held, s.refusing = nil, false
 	clear(s.struck)
 	for _, v := range held {
-		v.held = false
+		v.release()
 		for i := range v.tokens {
 			v.tokens[i].suspect = v.tokens[i].suspect || v.tokens[i].err != nil
 		}

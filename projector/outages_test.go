@@ -390,3 +390,26 @@ func TestNewcomerBesideRefused(t *testing.T) {
 		t.Errorf("no token after 3 s; refusing %v", r.s.refusing)
 	}
 }
+
+// TestProbesAskForTheOtherToken: of a volume with two tokens one fails for hours, and
+// with it the only volume of the node. The other is renewed in its time.
+func TestProbesAskForTheOtherToken(t *testing.T) {
+	r := newRig(t)
+	pod := lonePod(1, 600)
+	pod.Spec.Volumes[0] = projected("extra", tokenSource("a", 600, "a"), tokenSource("b", 900, "b"))
+	r.apply(pod)
+	r.drain()
+	r.answer = func(q Request) (Minted, error) {
+		if q.Audience == "a" {
+			return refusing(500, 0)(q)
+		}
+		return r.good(q)
+	}
+	r.run(2 * time.Minute) // until the first refresh of either, at the earliest
+	for range 3 * 3600 {
+		r.run(time.Second)
+		if life := r.onDisk(extra(1), "b").Lifetime; !r.server().Before(life.Limit().Add(4 * time.Second)) {
+			t.Fatalf("its neighbour fails, and the token is %v late", r.server().Sub(life.Limit()))
+		}
+	}
+}

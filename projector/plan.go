@@ -30,12 +30,13 @@ func (s *state) plan(v *volume, now time.Time) {
 	if at, deadline, ok := v.nextDisk(now); ok {
 		s.disks.Set(v, at, deadline)
 	}
-	if t := v.nextToken(now); t != nil && !v.held {
+	if t := v.nextToken(now); t != nil {
 		s.mints.Set(v, t.at(), t.deadline(v))
 	}
 }
 
-// nextToken is the token that wants minting first; nil if none ever does.
+// nextToken is the token that wants minting first; nil if none does, but for those
+// that are held.
 func (v *volume) nextToken(now time.Time) *token {
 	if !v.known || v.pod.retired(now) {
 		return nil
@@ -43,7 +44,7 @@ func (v *volume) nextToken(now time.Time) *token {
 	var next *token
 	for i := range v.tokens {
 		t := &v.tokens[i]
-		if !t.shadowed && (next == nil || t.at().Before(next.at())) {
+		if !t.shadowed && !t.held && (next == nil || t.at().Before(next.at())) {
 			next = t
 		}
 	}

@@ -51,7 +51,7 @@ type state struct {
 	mints   rotation.Queue[*volume]  // by when a token wants minting
 	disks   rotation.Queue[*volume]  // by when a directory wants work
 	news    rotation.Queue[*volume]  // by when to tell what is wrong
-	held    []*volume                // failed in the outage that is open; oldest first
+	held    []*volume                // with a token that failed in the outage that is open; oldest first
 	lookups rotation.Queue[*account] // by when to look it up
 
 	minting int // jobs in flight
@@ -119,7 +119,7 @@ type volume struct {
 	pace       time.Duration // of repairs, while somebody keeps altering the volume
 	repairedAt time.Time
 
-	held     bool
+	held     bool // a token is
 	detached bool
 	err      *VolumeError // as last reported; nil: in order
 	told     bool         // by an event on the pod
@@ -170,6 +170,7 @@ type token struct {
 
 	retryAt  time.Time // no attempt before; zero: no failure
 	failures int       // in a row
+	held     bool      // failed in the outage that is open
 	suspect  bool      // failed while others succeeded: backs off alone
 	err      *VolumeError
 }
