@@ -114,7 +114,7 @@ func (s *state) probe(server time.Time) *volume {
 		return v
 	}
 	if v, ok := s.mints.PopEarly(server); ok {
-		if t := v.nextToken(server); t != nil && t.retryAt.IsZero() && !server.Before(t.floor) {
+		if t := v.nextToken(server); t != nil && t.retryAt.IsZero() && !server.Before(t.earliest()) {
 			return v
 		}
 		s.plan(v, server)

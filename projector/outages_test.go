@@ -413,3 +413,24 @@ func TestProbesAskForTheOtherToken(t *testing.T) {
 		}
 	}
 }
+
+// TestProbesLeaveWhatIsStillToPublish: a token that waits in memory for its volume's
+// other sources is not asked for again as a probe.
+func TestProbesLeaveWhatIsStillToPublish(t *testing.T) {
+	r := settled(t, 1, 600)
+	due := r.volume(extra(0)).tokens[0].due
+	r.run(due.Sub(r.server()) - 10*time.Second)
+	r.apply(testPod(1, "", 0))
+	r.drain() // its configMap does not come
+	r.answer = refusing(500, 0)
+	before := len(r.requests)
+	r.run(2 * time.Minute) // less than a tenth of the token's life
+	if !r.s.outage.Open() || len(r.requests) < before+60 {
+		t.Fatal("there was no outage")
+	}
+	for _, q := range r.requests[before:] {
+		if q.PodUID == uid(1) {
+			t.Fatal("it was asked for again")
+		}
+	}
+}

@@ -56,11 +56,19 @@ func (t *token) at() time.Time {
 	if t.dead {
 		return t.retryAt
 	}
-	due := later(t.due, t.floor)
+	due := t.due
 	if !t.fresh.empty() { // something has kept it from the disk until it is due again itself
-		due = later(t.next.Limit(), t.next.Floor(t.took))
+		due = t.next.Limit()
 	}
-	return later(due, t.retryAt)
+	return later(later(due, t.earliest()), t.retryAt)
+}
+
+// earliest is when the token may be minted again at the earliest, due or not.
+func (t *token) earliest() time.Time {
+	if !t.fresh.empty() {
+		return t.next.Floor(t.took)
+	}
+	return t.floor
 }
 
 func later(a, b time.Time) time.Time {
