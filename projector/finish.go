@@ -166,7 +166,11 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		return
 	}
 	v.failures++
-	v.verifyAt = now.Add(rotation.Backoff(v.seed(), v.failures, v.soonest(now).Sub(now)))
+	unknown := now
+	if !v.known { // a token that nobody could read yet may expire at any time
+		unknown = now.Add(pendingGrace)
+	}
+	v.verifyAt = now.Add(rotation.Backoff(v.seed(), v.failures, v.soonest(unknown).Sub(now)))
 	v.restAt = v.verifyAt
 	if f.err != nil { // what is left over keeps nothing new back
 		v.retryAt = v.verifyAt

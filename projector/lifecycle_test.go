@@ -274,6 +274,23 @@ func TestAdoptionOfAWholeVolume(t *testing.T) {
 	}
 }
 
+// TestUnreadDiskIsReadSoon: a disk that fails for long after a restart is tried often, since
+// a token that nobody has read yet may expire at any time.
+func TestUnreadDiskIsReadSoon(t *testing.T) {
+	next := settled(t, 1, 600).restarted(time.Minute)
+	next.broken = errors.New("input/output error")
+	next.apply(lonePod(0, 600))
+	next.run(7 * time.Minute)
+	if next.volume(extra(0)).failures < 5 {
+		t.Fatal("the disk does not fail")
+	}
+	next.broken = nil
+	next.run(15 * time.Second)
+	if v := next.volume(extra(0)); !v.known || v.condition() != "ready" {
+		t.Errorf("15 s after it works again: known %v, %s", v.known, v.condition())
+	}
+}
+
 // TestAdoptedTokensKeepTheirTimes: a restart does not bring all pods together.
 func TestAdoptedTokensKeepTheirTimes(t *testing.T) {
 	r := settled(t, 50, 3600)
