@@ -55,7 +55,7 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	t := &j.v.tokens[j.token]
 	switch {
 	case failed == nil && wanted:
-		t.fresh, t.next, t.took = m.Token, m.Lifetime, s.server(now)
+		t.fresh, t.next, t.took = m.Token, m.Lifetime, s.server(now).Add(-now.Since(j.sent))
 		t.failures, t.suspect, t.err, t.retryAt = 0, false, nil, time.Time{}
 		s.heedMint(j.v, t, m.AccountUID, j.sent.Mono, now)
 	case failed != nil:

@@ -537,3 +537,21 @@ func TestUnselectedWithARuntimesDirectory(t *testing.T) {
 		t.Errorf("%d requests for a pod that was never selected", len(next.requests))
 	}
 }
+
+// TestSuspendedMint: the machine sleeps while a request is under way. What comes is old,
+// and does not stand for a tenth of its life first.
+func TestSuspendedMint(t *testing.T) {
+	r := settled(t, 0, 0)
+	r.apply(lonePod(1, 600))
+	j := r.until(isMint)
+	m, _ := r.good(j.mint.request)
+	m.ServerTime = time.Time{}
+	r.now.Wall = r.now.Wall.Add(570 * time.Second)
+	r.answer = func(Request) (Minted, error) { return m, nil }
+	r.finish(j)
+	r.answer = r.good
+	r.drain()
+	if c := r.onDisk(extra(1), "extra-token"); c.Lifetime.Issued.Before(r.server().Add(-time.Minute)) {
+		t.Errorf("the token on disk expires in %v", c.Lifetime.Expires.Sub(r.server()))
+	}
+}

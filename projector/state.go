@@ -162,7 +162,7 @@ type token struct {
 	floor time.Time         // no early refresh before
 	fresh Token             // minted, not yet on disk
 	next  rotation.Lifetime // of fresh
-	took  time.Time         // server time when fresh came
+	took  time.Time         // server time when fresh was asked for; it may have come after a long sleep
 
 	uid  types.UID // of the account that the newest token is of, fresh or on disk; "": unknown
 	dead bool      // it is not the account of that name any more; wants minting at once

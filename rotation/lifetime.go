@@ -96,8 +96,8 @@ func (l Lifetime) DueAdopted(s Seed, now time.Time) time.Time {
 }
 
 // Floor is the earliest time at which the token may be minted again as due: a
-// tenth of its lifetime (or of MaxAge) after it was received. It bounds the
+// tenth of its lifetime (or of MaxAge) after it was asked for. It bounds the
 // requests that a server can cause whose answers are already old.
-func (l Lifetime) Floor(received time.Time) time.Time {
-	return received.Add(min(l.TTL(), MaxAge) / 10)
+func (l Lifetime) Floor(asked time.Time) time.Time {
+	return asked.Add(min(l.TTL(), MaxAge) / 10)
 }

@@ -10,6 +10,11 @@ type Time struct {
 	Wall time.Time     // the local wall clock, without a monotonic reading
 }
 
+// Since is how long ago earlier was, by whichever clock says longer; never negative.
+func (t Time) Since(earlier Time) time.Duration {
+	return max(t.Mono-earlier.Mono, t.Wall.Sub(earlier.Wall), 0)
+}
+
 // Clock reads both local clocks. It is injected once, at the rim; everything
 // else receives a Time.
 type Clock func() Time
@@ -48,11 +53,7 @@ func (c ServerClock) Now(local Time) time.Time {
 	if !c.heard {
 		return local.Wall
 	}
-	return c.server.Add(c.elapsed(local))
-}
-
-func (c ServerClock) elapsed(local Time) time.Duration {
-	return max(local.Mono-c.local.Mono, local.Wall.Sub(c.local.Wall), 0)
+	return c.server.Add(local.Since(c.local))
 }
 
 // Doubtful reports whether the local clocks have drifted apart since the last
