@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -23,6 +24,7 @@ type mintJob struct {
 	token   int // index into v.tokens
 	request Request
 	sent    rotation.Time
+	cancel  context.CancelFunc // set by Run
 }
 
 type readJob struct {
@@ -175,14 +177,16 @@ func (s *state) startMint(v *volume, t *token, now rotation.Time) {
 	s.begin(v)
 	s.minting++
 	w := &v.pod.wish
-	s.jobs = append(s.jobs, job{mint: &mintJob{
+	j := &mintJob{
 		v: v, token: v.index(t), sent: now,
 		request: Request{
 			Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
 			PodName: w.Name, PodUID: w.UID,
 			Audience: t.source.Audience, ExpirationSeconds: t.source.ExpirationSeconds,
 		},
-	}})
+	}
+	s.asked = append(s.asked, j)
+	s.jobs = append(s.jobs, job{mint: j})
 }
 
 func (v *volume) index(t *token) int {

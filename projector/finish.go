@@ -29,6 +29,7 @@ func (s *state) end(v *volume, now rotation.Time) bool {
 // finishMint takes in the answer to a mintJob.
 func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	s.minting--
+	s.asked = slices.DeleteFunc(s.asked, func(a *mintJob) bool { return a == j })
 	if !m.ServerTime.IsZero() {
 		s.hear(m.ServerTime, j.sent, now)
 	}
@@ -49,6 +50,7 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	if failed == nil || !failed.ofServer() && !s.refusing {
 		if s.outage.Succeeded(j.sent.Mono) {
 			s.release(now)
+			s.overtake(j.sent.Mono)
 		}
 	}
 	wanted := s.end(j.v, now)
@@ -132,6 +134,16 @@ func (s *state) release(now rotation.Time) {
 			v.tokens[i].suspect = v.tokens[i].suspect || v.tokens[i].err != nil
 		}
 		s.plan(v, s.server(now))
+	}
+}
+
+// overtake gives up the requests that were sent before one that has just ended an outage: what the server has not answered
+// by now it may never answer, and their tokens would wait for the time-out.
+func (s *state) overtake(sent time.Duration) {
+	for _, j := range s.asked {
+		if j.sent.Mono < sent {
+			s.overtaken = append(s.overtaken, j)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -432,5 +433,44 @@ func TestProbesLeaveWhatIsStillToPublish(t *testing.T) {
 		if q.PodUID == uid(1) {
 			t.Fatal("it was asked for again")
 		}
+	}
+}
+
+// TestHungRequestIsGivenUp: a request that the server has not answered when an outage ends is not waited for.
+func TestHungRequestIsGivenUp(t *testing.T) {
+	r := settled(t, 3, 600)
+	another := func(than ...job) job {
+		for {
+			for _, j := range r.flying {
+				if !slices.Contains(than, j) {
+					return j
+				}
+			}
+			r.pass(r.s.wake(r.now))
+			r.turn()
+		}
+	}
+	r.s.sweep = 24 * time.Hour
+	hung := another()
+	r.answer = refusing(503, 0)
+	r.finish(another(hung))
+	if !r.s.outage.Open() || len(r.s.overtaken) != 0 {
+		t.Fatalf("open %v, %d given up", r.s.outage.Open(), len(r.s.overtaken))
+	}
+	r.answer = r.good
+	r.finish(another(hung))
+	if len(r.s.overtaken) != 1 || r.s.overtaken[0] != hung.mint {
+		t.Fatalf("%d given up, want the one that hangs", len(r.s.overtaken))
+	}
+	r.answer = refusing(0, 0) // as of one that was cancelled
+	r.finish(hung)
+	if r.s.outage.Open() {
+		t.Error("what was given up is an outage")
+	}
+	r.answer = r.good
+	asked := len(r.requests)
+	r.run(time.Second)
+	if len(r.requests) == asked {
+		t.Error("what was given up is not asked for again within a second")
 	}
 }

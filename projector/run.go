@@ -274,7 +274,17 @@ func (r *runner) loop(ctx context.Context) {
 func (r *runner) start(ctx context.Context) {
 	s := r.state
 	for _, j := range s.jobs {
-		r.workers.Go(func() { r.result(r.work(ctx, j)) })
+		ctx, cancel := context.WithCancel(ctx)
+		if j.mint != nil {
+			j.mint.cancel = cancel
+		}
+		r.workers.Go(func() {
+			defer cancel()
+			r.result(r.work(ctx, j))
+		})
+	}
+	for _, j := range s.overtaken {
+		j.cancel()
 	}
 	for _, ref := range s.released {
 		if cancel := r.objects[ref]; cancel != nil {
@@ -285,7 +295,7 @@ func (r *runner) start(ctx context.Context) {
 	for _, ref := range s.watching {
 		r.goWatchObject(ctx, ref)
 	}
-	s.jobs, s.watching, s.released = s.jobs[:0], s.watching[:0], s.released[:0]
+	s.jobs, s.overtaken, s.watching, s.released = s.jobs[:0], nil, s.watching[:0], s.released[:0]
 }
 
 // result hands a job's result to the owner, unless it has left.

@@ -54,7 +54,8 @@ type state struct {
 	held    []*volume                // with a token that failed in the outage that is open; oldest first
 	lookups rotation.Queue[*account] // by when to look it up
 
-	minting int // jobs in flight
+	asked   []*mintJob // in flight, oldest first
+	minting int        // jobs in flight
 	looking int
 	onDisk  int
 
@@ -69,9 +70,10 @@ type state struct {
 	closing  []watchHandle        // watches of volumes that are no longer ours
 
 	// Decided, for Run to carry out and clear.
-	jobs     []job
-	watching []ObjectRef
-	released []ObjectRef
+	jobs      []job
+	overtaken []*mintJob // to be cancelled
+	watching  []ObjectRef
+	released  []ObjectRef
 }
 
 // pod is one pod that has, or had, something on disk.
