@@ -24,6 +24,7 @@ type mintJob struct {
 	token   int // index into v.tokens
 	request Request
 	sent    rotation.Time
+	early   bool               // a probe for a token that is not due
 	cancel  context.CancelFunc // set by Run
 }
 
@@ -178,7 +179,7 @@ func (s *state) startMint(v *volume, t *token, now rotation.Time) {
 	s.minting++
 	w := &v.pod.wish
 	j := &mintJob{
-		v: v, token: v.index(t), sent: now,
+		v: v, token: v.index(t), sent: now, early: s.server(now).Before(t.at()),
 		request: Request{
 			Namespace: w.Namespace, ServiceAccount: w.ServiceAccount,
 			PodName: w.Name, PodUID: w.UID,

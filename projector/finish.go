@@ -94,7 +94,7 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 		pause := rotation.Backoff(t.seed, t.failures, t.life.Expires.Sub(server))
 		t.retryAt = server.Add(max(pause, min(failed.RetryAfter, time.Minute)))
 	}
-	if t.life.Expires.IsZero() || t.dead || !server.Before(t.due) { // a probe that came early changes nothing yet
+	if !j.early { // such a probe changes nothing yet
 		t.err = volumeErrorf(ReasonTokenRequest, "token %q (audience %q): %v; %s", t.source.Path, t.source.Audience, failed, failed.advice())
 	}
 }

@@ -392,50 +392,6 @@ func TestNewcomerBesideRefused(t *testing.T) {
 	}
 }
 
-// TestProbesAskForTheOtherToken: of a volume with two tokens one fails for hours, and
-// with it the only volume of the node. The other is renewed in its time.
-func TestProbesAskForTheOtherToken(t *testing.T) {
-	r := newRig(t)
-	pod := lonePod(1, 600)
-	pod.Spec.Volumes[0] = projected("extra", tokenSource("a", 600, "a"), tokenSource("b", 900, "b"))
-	r.apply(pod)
-	r.drain()
-	r.answer = func(q Request) (Minted, error) {
-		if q.Audience == "a" {
-			return refusing(500, 0)(q)
-		}
-		return r.good(q)
-	}
-	r.run(2 * time.Minute) // until the first refresh of either, at the earliest
-	for range 3 * 3600 {
-		r.run(time.Second)
-		if life := r.onDisk(extra(1), "b").Lifetime; !r.server().Before(life.Limit().Add(4 * time.Second)) {
-			t.Fatalf("its neighbour fails, and the token is %v late", r.server().Sub(life.Limit()))
-		}
-	}
-}
-
-// TestProbesLeaveWhatIsStillToPublish: a token that waits in memory for its volume's
-// other sources is not asked for again as a probe.
-func TestProbesLeaveWhatIsStillToPublish(t *testing.T) {
-	r := settled(t, 1, 600)
-	due := r.volume(extra(0)).tokens[0].due
-	r.run(due.Sub(r.server()) - 10*time.Second)
-	r.apply(testPod(1, "", 0))
-	r.drain() // its configMap does not come
-	r.answer = refusing(500, 0)
-	before := len(r.requests)
-	r.run(2 * time.Minute) // less than a tenth of the token's life
-	if !r.s.outage.Open() || len(r.requests) < before+60 {
-		t.Fatal("there was no outage")
-	}
-	for _, q := range r.requests[before:] {
-		if q.PodUID == uid(1) {
-			t.Fatal("it was asked for again")
-		}
-	}
-}
-
 // TestHungRequestIsGivenUp: a request that the server has not answered when an outage ends is not waited for.
 func TestHungRequestIsGivenUp(t *testing.T) {
 	r := settled(t, 3, 600)

@@ -1,0 +1,68 @@
+package projector
+
+import (
+	"testing"
+	"time"
+)
+
+// TestProbesAskForTheOtherToken: of a volume with two tokens one fails for hours, and
+// with it the only volume of the node. The other is renewed in its time.
+func TestProbesAskForTheOtherToken(t *testing.T) {
+	r := newRig(t)
+	pod := lonePod(1, 600)
+	pod.Spec.Volumes[0] = projected("extra", tokenSource("a", 600, "a"), tokenSource("b", 900, "b"))
+	r.apply(pod)
+	r.drain()
+	r.answer = func(q Request) (Minted, error) {
+		if q.Audience == "a" {
+			return refusing(500, 0)(q)
+		}
+		return r.good(q)
+	}
+	r.run(2 * time.Minute) // until the first refresh of either, at the earliest
+	for range 3 * 3600 {
+		r.run(time.Second)
+		if life := r.onDisk(extra(1), "b").Lifetime; !r.server().Before(life.Limit().Add(4 * time.Second)) {
+			t.Fatalf("its neighbour fails, and the token is %v late", r.server().Sub(life.Limit()))
+		}
+	}
+}
+
+// TestDueWhenAskedFor: a failure counts against a token that was due when it was asked
+// for, though the answer puts the clock back by half a second.
+func TestDueWhenAskedFor(t *testing.T) {
+	r := settled(t, 2, 600)
+	due, _ := r.s.mints.Next(r.server())
+	r.run(due.Sub(r.server()) - time.Second)
+	r.step(-time.Minute) // from now on the clock is in doubt
+	r.pass(time.Second)
+	r.turn()
+	j := r.flight(isMint)
+	r.ahead -= 500 * time.Millisecond // servers state whole seconds
+	r.answer = refusing(500, 0)
+	r.finish(j)
+	if token := j.mint.v.tokens[0]; !r.server().Before(token.due) || token.err == nil {
+		t.Errorf("due in %v, error %v", token.due.Sub(r.server()), token.err)
+	}
+}
+
+// TestProbesLeaveWhatIsStillToPublish: a token that waits in memory for its volume's
+// other sources is not asked for again as a probe.
+func TestProbesLeaveWhatIsStillToPublish(t *testing.T) {
+	r := settled(t, 1, 600)
+	due := r.volume(extra(0)).tokens[0].due
+	r.run(due.Sub(r.server()) - 10*time.Second)
+	r.apply(testPod(1, "", 0))
+	r.drain() // its configMap does not come
+	r.answer = refusing(500, 0)
+	before := len(r.requests)
+	r.run(2 * time.Minute) // less than a tenth of the token's life
+	if !r.s.outage.Open() || len(r.requests) < before+60 {
+		t.Fatal("there was no outage")
+	}
+	for _, q := range r.requests[before:] {
+		if q.PodUID == uid(1) {
+			t.Fatal("it was asked for again")
+		}
+	}
+}
