@@ -105,7 +105,7 @@ func (s *state) nextMint(server time.Time, now rotation.Time) (v *volume, probin
 
 // probe picks the volume to ask the server with while it is out: each time
 // another one, soonest expiry first; then one that is not due yet; then those
-// that failed before, in their order.
+// that failed before, in their order, but what is due before what is not.
 //
 // A namespace in which nothing has failed yet goes before all that: if the cause
 // lies in one namespace, such as its webhook, the others must not wait for it.
@@ -122,13 +122,31 @@ func (s *state) probe(server time.Time) *volume {
 		}
 		s.plan(v, server)
 	}
-	i := slices.IndexFunc(s.held, func(h *volume) bool { return !h.busy }) // one may be being read back
-	if i < 0 {
-		return nil
+	v := s.nextHeld(server)
+	if v != nil {
+		s.unhold(v)
 	}
-	v := s.held[i]
-	s.unhold(v)
 	return v
+}
+
+// nextHeld picks, of the volumes that failed in the outage, the first that is due,
+// but for the one that failed last; else the first.
+func (s *state) nextHeld(server time.Time) (next *volume) {
+	for i, v := range s.held {
+		switch {
+		case v.busy: // it is being read back, or another token of it is asked for
+		case i < len(s.held)-1 && v.overdue(server):
+			return v
+		case next == nil:
+			next = v
+		}
+	}
+	return next
+}
+
+// overdue reports whether a token that is held is due.
+func (v *volume) overdue(server time.Time) bool {
+	return slices.ContainsFunc(v.tokens, func(t token) bool { return t.held && !server.Before(t.at()) })
 }
 
 // probeElsewhere picks the most urgent volume that is due in a namespace in

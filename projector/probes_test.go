@@ -28,6 +28,34 @@ func TestProbesAskForTheOtherToken(t *testing.T) {
 	}
 }
 
+// TestProbesPreferWhatIsDue: of those that failed in the outage, one that is due does not
+// wait until all that were asked for early have failed again, at a minute each.
+func TestProbesPreferWhatIsDue(t *testing.T) {
+	r := settled(t, 8, 3600)
+	next, _ := r.s.mints.Next(r.server())
+	r.run(next.Sub(r.server()) - time.Second)
+	r.answer = refusing(503, 0)
+	r.run(20 * time.Second)
+	due := ""
+	for _, v := range r.s.held {
+		if v.overdue(r.server()) {
+			due = v.pod.wish.Name
+		}
+	}
+	if len(r.s.held) != 8 || due == "" {
+		t.Fatalf("%d held, due %q", len(r.s.held), due)
+	}
+	r.answer = func(q Request) (Minted, error) {
+		if q.PodName == due {
+			return r.good(q)
+		}
+		return refusing(503, time.Minute)(q)
+	}
+	if r.run(2*time.Minute + 5*time.Second); r.s.outage.Open() {
+		t.Error("what is due is not asked for")
+	}
+}
+
 // TestDueWhenAskedFor: a failure counts against a token that was due when it was asked
 // for, though the answer puts the clock back by half a second.
 func TestDueWhenAskedFor(t *testing.T) {
