@@ -86,11 +86,11 @@ func (c *ServerClock) Hear(server time.Time, sent, received Time) time.Duration 
 	if c.heard && sent.apart(received) {
 		return 0
 	}
-	before, trusted := c.Now(received), c.heard && !c.Doubtful(received)
-	latest := server.Add(time.Second + received.Mono - sent.Mono)
+	before := c.Now(received)
+	latest := server.Add(time.Second + received.Since(sent))
 	after := before
 	switch {
-	case !trusted, after.Before(server):
+	case !c.heard, after.Before(server):
 		after = server
 	case after.After(latest):
 		after = latest

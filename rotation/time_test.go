@@ -110,7 +110,7 @@ func TestHear(t *testing.T) {
 	}
 }
 
-// TestHearFirstAndDoubted: without a trusted estimate the answer is taken as it is.
+// TestHearFirstAndDoubted: the first answer is taken as it is, and in doubt as ever.
 func TestHearFirstAndDoubted(t *testing.T) {
 	server := epoch.Add(42 * time.Minute)
 	var c ServerClock
@@ -125,10 +125,10 @@ func TestHearFirstAndDoubted(t *testing.T) {
 	if ahead := c.Now(at).Sub(server); ahead != time.Hour+time.Minute {
 		t.Errorf("after the step %v have passed", ahead)
 	}
-	if moved := c.Hear(server.Add(time.Minute), at, at); moved != -time.Hour {
-		t.Errorf("the answer moves by %v, want -1h", moved)
+	if moved := c.Hear(server.Add(time.Minute), at, at); moved != second-time.Hour {
+		t.Errorf("the answer moves by %v, want -1h and the second that servers leave out", moved)
 	}
-	if got := c.Now(at).Sub(server); got != time.Minute {
+	if got := c.Now(at).Sub(server); got != time.Minute+second {
 		t.Errorf("after it %v have passed", got)
 	}
 }
@@ -147,6 +147,16 @@ func TestHearAfterSleep(t *testing.T) {
 	var first ServerClock
 	if first.Hear(epoch, sent, received); !first.Heard() {
 		t.Error("the first answer is ignored")
+	}
+}
+
+// TestHearLateInDoubt: an answer that both clocks agree was under way for an hour, because
+// the process was stopped, does not put the estimate back by an hour, though it is in doubt.
+func TestHearLateInDoubt(t *testing.T) {
+	c := heard(epoch)
+	sent, received := stepped(time.Hour, -time.Minute), stepped(2*time.Hour, -time.Minute)
+	if moved := c.Hear(epoch.Add(time.Hour), sent, received); moved != 0 || c.Doubtful(received) {
+		t.Errorf("moves by %v, doubtful %v", moved, c.Doubtful(received))
 	}
 }
 
