@@ -12,6 +12,7 @@ FUZZTIME  ?= 30s
 BENCHTIME ?= 1s
 BENCH     ?= .
 KILLS     ?= 500
+SEEDS     ?= 2000
 
 # Outside a usable git checkout the version is dev and nothing is stamped.
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -85,6 +86,10 @@ crash: ## a publisher killed at each system call, the daemon killed KILLS (500) 
 .PHONY: outages
 outages: ## measure outages of three minutes, of each kind, with 110 pods: a table, in five minutes
 	$(GO) test -tags outages -count=1 -parallel 32 -timeout 20m -v ./test/outages
+
+.PHONY: soak
+soak: ## SEEDS (2000) random histories of thirty days each in virtual time, on all processors
+	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./projector -seeds $(SEEDS)
 
 .PHONY: image
 image: ## the container image

@@ -249,9 +249,9 @@ func (w *wander) wrongCounts() string {
 // wrongVolumes: nothing that is wanted is ever forgotten.
 func (w *wander) wrongVolumes() string {
 	mints, disks := queued(&w.s.mints), queued(&w.s.disks)
-	for n := range wanderers {
+	for n, want := range w.wanted {
 		p := w.s.pods[uid(n)]
-		if want := w.wanted[n]; want && (p == nil || p.gone && p.again == nil) {
+		if want && (p == nil || p.gone && p.again == nil) {
 			return fmt.Sprintf("pod %d is wanted and not known", n)
 		} else if !want && p != nil && !p.gone {
 			return fmt.Sprintf("pod %d is not wanted and lives on", n)
@@ -262,9 +262,9 @@ func (w *wander) wrongVolumes() string {
 		for _, v := range p.volumes {
 			working := v.busy || mints[v] || disks[v]
 			switch {
-			case !working && !v.held:
+			case !working && !v.held && (v.whole || !p.retired(w.s.clock.Now(w.now))):
 				return fmt.Sprintf("volume %v is forgotten", v.key)
-			case v.known && !v.busy && !v.held && !mints[v]:
+			case v.known && !v.busy && !v.held && !mints[v] && !p.retired(w.s.clock.Now(w.now)):
 				return fmt.Sprintf("tokens of %v will never be refreshed", v.key)
 			case v.whole && !v.busy && !disks[v]:
 				return fmt.Sprintf("volume %v will never be read back", v.key)

@@ -25,14 +25,16 @@ import (
 // rig drives a state by hand: no goroutine, no disk, and time passes when the
 // test says so. The server's clock is the machine's wall clock plus ahead.
 type rig struct {
-	t     testing.TB
-	s     *state
-	now   rotation.Time
-	ahead time.Duration
+	t      testing.TB
+	config Config // of s, and of those that come after a restart
+	s      *state
+	now    rotation.Time
+	ahead  time.Duration
 
 	answer   func(Request) (Minted, error)       // of the server
 	heard    bool                                // answers tell the server's time
-	broken   error                               // of the disk
+	broken   error                               // of the disk: nothing was done
+	lied     error                               // of the disk: it was done, and is reported as failed
 	accounts map[accountRef]types.UID            // UIDs, of which tokens are and look-ups tell; set lookUp for these
 	cached   func(accountRef) (types.UID, error) // of look-ups; nil: accounts
 	files    map[Key]map[string]simFile          // on the simulated disk; a volume that is there has a version
@@ -70,9 +72,9 @@ func newRig(t testing.TB) *rig {
 	r.answer = r.good
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&r.logged), zap.DebugLevel)
 	r.events = record.NewFakeRecorder(10_000)
-	c := Config{NodeName: "node", Log: zap.New(core), Events: r.events, Published: func(p Published) { r.published = append(r.published, p) }}
-	c.defaults()
-	r.s = newState(&c)
+	r.config = Config{NodeName: "node", Log: zap.New(core), Events: r.events, Published: func(p Published) { r.published = append(r.published, p) }}
+	r.config.defaults()
+	r.s = newState(&r.config)
 	r.s.hear(r.server(), r.now, r.now)
 	return r
 }
@@ -155,15 +157,16 @@ func (r *rig) finish(j job) {
 		r.s.finishLookup(j.lookup, uid, err, r.now)
 	case j.read != nil:
 		version, sums, claims := r.read(j.read.key)
-		r.s.finishRead(j.read, version, sums, claims, found{watch: j.read.watch, err: r.broken}, r.now)
+		r.s.finishRead(j.read, version, sums, claims, found{watch: j.read.watch, stale: slices.Clone(r.stale[j.read.key]), err: r.broken}, r.now)
 	case j.publish != nil:
 		result := r.publish(j.publish)
-		r.s.finishPublish(j.publish, result, found{watch: j.publish.watch, stale: result.Stale, err: r.broken}, r.now)
+		r.s.finishPublish(j.publish, result, found{watch: j.publish.watch, stale: result.Stale, err: errors.Join(r.broken, r.lied)}, r.now)
 	default:
 		if j.remove.p != nil && r.broken == nil {
 			maps.DeleteFunc(r.files, func(k Key, _ map[string]simFile) bool { return string(k.PodUID) == j.remove.uid })
+			maps.DeleteFunc(r.stale, func(k Key, _ []string) bool { return string(k.PodUID) == j.remove.uid })
 		}
-		r.s.finishRemove(j.remove, r.broken, r.now)
+		r.s.finishRemove(j.remove, errors.Join(r.broken, r.lied), r.now)
 	}
 }
 
