@@ -555,3 +555,18 @@ func TestSuspendedMint(t *testing.T) {
 		t.Errorf("the token on disk expires in %v", c.Lifetime.Expires.Sub(r.server()))
 	}
 }
+
+// TestServerPutBackBeforePublish: a token that waits to be published, and which nobody accepts
+// any more because the server's clock was put back, is minted anew before anything is published.
+func TestServerPutBackBeforePublish(t *testing.T) {
+	r := settled(t, 1, 3600)
+	r.apply(testPod(1, "", 0))
+	r.drain() // its configMap does not come yet
+	r.ahead -= 2 * time.Hour
+	r.s.hear(r.server(), r.now, r.now)
+	r.touchCA()
+	r.drain()
+	if c := r.onDisk(access(1), "token"); c.Lifetime.Issued.After(r.server()) || r.volume(access(1)).condition() != "ready" {
+		t.Errorf("the token is valid in %v, the volume is %s", c.Lifetime.Issued.Sub(r.server()), r.volume(access(1)).condition())
+	}
+}

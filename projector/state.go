@@ -261,7 +261,9 @@ func (s *state) shift(by time.Duration, now rotation.Time) {
 	for _, p := range s.pods {
 		for _, v := range p.volumes {
 			v.shift(by)
-			v.doubt(s.now)
+			if v.doubt(s.now) {
+				s.examine(v, s.now)
+			}
 			s.plan(v, s.now)
 			if !v.tellAt.IsZero() && !v.gone && !p.gone {
 				s.tellAt(v, v.tellAt)
@@ -302,11 +304,17 @@ func (v *volume) shift(d time.Duration) {
 }
 
 // doubt has tokens minted anew that were issued in the server's future: its
-// clock was put back, and nobody accepts them yet.
-func (v *volume) doubt(now time.Time) {
+// clock was put back, and nobody accepts them yet. One that waits to be published
+// is dropped; doubt reports whether there was any.
+func (v *volume) doubt(now time.Time) (dropped bool) {
 	for i := range v.tokens {
-		if t := &v.tokens[i]; t.life.Issued.After(now.Add(tokenLeeway)) {
+		t := &v.tokens[i]
+		if t.life.Issued.After(now.Add(tokenLeeway)) {
 			t.due, t.floor = now, now
 		}
+		if !t.fresh.empty() && t.next.Issued.After(now.Add(tokenLeeway)) {
+			t.fresh, t.next, dropped = Token{}, rotation.Lifetime{}, true
+		}
 	}
+	return dropped
 }
