@@ -134,7 +134,7 @@ func (w *world) judgeRequest(m *mintJob) {
 		return // the pod is gone, and the daemon has not heard it yet
 	}
 	server := w.server()
-	ahead := w.behind() < -slack
+	ahead := w.behind() < -slack/2
 	switch {
 	case t.life == rotationNone, t.doubted, t.life.Issued.After(server.Add(tokenLeeway - slack)):
 	case !server.Add(slack).Before(w.earliest(t)):
@@ -175,6 +175,9 @@ func (w *world) judgeAnswer(f flight) {
 	ttl := min(time.Duration(t.request.ExpirationSeconds)*time.Second, w.history.Longest, rotation.MaxAge)
 	if t.last > 0 && !t.excused && !w.disordered() && w.at-t.last < ttl/10-slack {
 		w.fail("minted again %v later: %v %s", w.at-t.last, t.key, t.path)
+	}
+	if f.misleads { // it may be old, and stays for a tenth of its life all the same
+		t.quiet = max(t.quiet, w.at+ttl/10)
 	}
 	t.last, t.excused = w.at, f.stale || w.server().Sub(made.life.Issued) > time.Minute // it was old when it came
 }

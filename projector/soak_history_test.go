@@ -126,6 +126,9 @@ func (t *teller) pod(n int, awaitStopped bool) {
 		t.add(happening{At: comes + t.below(stays), What: "change", Pod: n})
 	}
 	goes := comes + stays
+	if at := t.moment(); at > comes && at < goes {
+		goes = at
+	}
 	if goes > historyLength {
 		return
 	}

@@ -54,7 +54,7 @@ func (w *world) judgeToken(t *liveToken, data, old string) {
 		w.fail("%v %s is a token for something else", t.key, t.path)
 	case made.life.Issued.Before(t.life.Issued) && !w.backed:
 		w.fail("%v %s is older than before", t.key, t.path)
-	case made.life.Expired(w.server()) && t.quiet+graceAlive < w.at && !w.unheard && w.behind() < slack:
+	case made.life.Expired(w.server()) && t.quiet+graceLost < w.at && !w.unheard && w.behind() < slack:
 		w.fail("%v %s has expired before it came", t.key, t.path)
 	}
 	t.data, t.first = data, t.life == rotationNone
@@ -83,7 +83,7 @@ func (w *world) noteRead(j job) {
 	for _, p := range w.pods {
 		for _, t := range p.tokens {
 			if t.key == j.read.key && t.life != rotationNone {
-				t.adopted = w.server()
+				t.adopted = w.server().Add(-max(w.behind(), 0)) // as the daemon sees it
 			}
 		}
 	}
