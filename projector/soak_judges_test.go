@@ -129,8 +129,12 @@ func (w *world) wrongSize() string {
 	for _, p := range s.pods {
 		volumes += len(p.volumes)
 	}
+	idle := len(w.pods)
+	if w.listAt > 0 { // the end of some has not been heard of yet
+		idle = len(w.history.Events)
+	}
 	sizes := map[string][2]int{
-		"pods": {len(s.pods), len(w.history.Events)}, "idle": {len(s.idle), len(w.pods)}, "stopped": {len(s.stopped), len(w.stopped)},
+		"pods": {len(s.pods), len(w.history.Events)}, "idle": {len(s.idle), idle}, "stopped": {len(s.stopped), len(w.stopped)},
 		"objects": {len(s.objects), 1}, "mints": {s.mints.Len(), volumes}, "disks": {s.disks.Len(), volumes},
 		"news": {s.news.Len(), volumes}, "removals": {s.removals.Len(), len(s.pods)}, "held": {len(s.held), volumes},
 		"struck": {len(s.struck), 2}, "stray": {len(s.stray), 0}, "watched": {len(s.watched), 0}, "closing": {len(s.closing), 0},
