@@ -60,7 +60,7 @@ type removeJob struct {
 // dispatch decides which jobs to start at now and leaves them in s.jobs.
 func (s *state) dispatch(now rotation.Time) {
 	s.tell(now)
-	for s.minting < s.maxInFlight && s.mintNext(now) {
+	for len(s.asked) < s.maxInFlight && s.mintNext(now) {
 	}
 	for s.looking < maxLookups && s.lookNext(now) {
 	}
@@ -96,7 +96,7 @@ func (s *state) nextMint(server time.Time, now rotation.Time) (v *volume, probin
 		return nil, false
 	case s.outage.Open():
 		return s.probe(server), true
-	case s.clock.Doubtful(now) && s.minting > 0:
+	case s.clock.Doubtful(now) && len(s.asked) > 0:
 		return nil, false // one answer will tell the time; then the rest can be judged
 	}
 	v, _ = s.mints.Pop(server)
@@ -194,7 +194,6 @@ func (v *volume) release() {
 
 func (s *state) startMint(v *volume, t *token, now rotation.Time) {
 	s.begin(v)
-	s.minting++
 	w := &v.pod.wish
 	j := &mintJob{
 		v: v, token: v.index(t), sent: now, early: s.server(now).Before(t.at()),
@@ -298,7 +297,7 @@ func (s *state) wake(now rotation.Time) time.Duration {
 		earlier(s.disks.Next(server))
 		earlier(s.removals.Next(server))
 	}
-	if s.minting < s.maxInFlight {
+	if len(s.asked) < s.maxInFlight {
 		ok, at := s.outage.Probe(now.Mono)
 		if s.refusing {
 			earlier(s.mints.Next(server))
@@ -306,7 +305,7 @@ func (s *state) wake(now rotation.Time) time.Duration {
 		switch {
 		case !ok:
 			pause = min(pause, at-now.Mono)
-		case !s.clock.Doubtful(now) || s.minting == 0:
+		case !s.clock.Doubtful(now) || len(s.asked) == 0:
 			earlier(s.mints.Next(server))
 		}
 	}

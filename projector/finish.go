@@ -28,7 +28,6 @@ func (s *state) end(v *volume, now rotation.Time) bool {
 
 // finishMint takes in the answer to a mintJob.
 func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
-	s.minting--
 	s.asked = slices.DeleteFunc(s.asked, func(a *mintJob) bool { return a == j })
 	if !m.ServerTime.IsZero() {
 		s.hear(m.ServerTime, j.sent, now)

@@ -236,8 +236,8 @@ func (w *wander) wrongCounts() string {
 		}
 	}
 	switch {
-	case mints != w.s.minting || disks != w.s.onDisk:
-		return fmt.Sprintf("%d and %d jobs in flight, counted %d and %d", mints, disks, w.s.minting, w.s.onDisk)
+	case mints != len(w.s.asked) || disks != w.s.onDisk:
+		return fmt.Sprintf("%d and %d jobs in flight, counted %d and %d", mints, disks, len(w.s.asked), w.s.onDisk)
 	case mints > w.s.maxInFlight:
 		return fmt.Sprintf("%d requests in flight", mints)
 	case len(w.flying) > w.s.maxInFlight+diskWorkers+1:

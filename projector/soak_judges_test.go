@@ -191,7 +191,7 @@ func (w *world) judgeEnd() {
 			}
 		}
 	}
-	if len(w.s.held)+w.s.minting > 0 {
-		w.fail("%d held, %d requests in flight at the end", len(w.s.held), w.s.minting)
+	if len(w.s.held)+len(w.s.asked) > 0 {
+		w.fail("%d held, %d requests in flight at the end", len(w.s.held), len(w.s.asked))
 	}
 }

@@ -156,8 +156,8 @@ var plants = map[string]func(*world){
 	"is not ready at the end": eachVolume(func(w *world, v *volume) { v.detached = true }),
 	"held, ": func(w *world) {
 		if w.at > historyLength && !w.s.outage.Open() {
-			w.s.minting = 1
-			w.flying = []job{{mint: &mintJob{v: &volume{busy: true}}}}
+			w.s.asked = []*mintJob{{v: &volume{busy: true}}}
+			w.flying = []job{{mint: w.s.asked[0]}}
 		}
 	},
 }

@@ -54,10 +54,9 @@ type state struct {
 	held    []*volume                // with a token that failed in the outage that is open; oldest first
 	lookups rotation.Queue[*account] // by when to look it up
 
-	asked   []*mintJob // in flight, oldest first
-	minting int        // jobs in flight
-	looking int
-	onDisk  int
+	asked   []*mintJob // mints in flight, oldest first
+	looking int        // look-ups in flight
+	onDisk  int        // disk jobs in flight
 
 	removals rotation.Queue[*pod] // gone; by when to try
 	watched  map[int]*volume      // by watched descriptor

@@ -354,8 +354,8 @@ func TestInFlightBounds(t *testing.T) {
 	}
 	for range 1000 {
 		r.turn()
-		if r.s.minting > 3 || r.s.onDisk > diskWorkers {
-			t.Fatalf("%d mints, %d disk jobs", r.s.minting, r.s.onDisk)
+		if len(r.s.asked) > 3 || r.s.onDisk > diskWorkers {
+			t.Fatalf("%d mints, %d disk jobs", len(r.s.asked), r.s.onDisk)
 		}
 		if len(r.flying) == 0 {
 			break
