@@ -15,11 +15,6 @@ import (
 	"k8s.io/client-go/discovery"
 )
 
-// shortNames are kubectl's.
-var shortNames = map[string][]string{
-	"pods": {"po"}, "configmaps": {"cm"}, "serviceaccounts": {"sa"}, "namespaces": {"ns"}, "nodes": {"no"}, "events": {"ev"},
-}
-
 // groups are what is served, as aggregated discovery has it: ordered by name, so that the core group is the first.
 func (s *Server) groups() []apidiscoveryv2.APIGroupDiscovery {
 	served := map[schema.GroupVersion][]apidiscoveryv2.APIResourceDiscovery{}
@@ -42,7 +37,7 @@ func (s *Server) groups() []apidiscoveryv2.APIGroupDiscovery {
 // describe is the resource with its subresources. A kind without a group is of the resource's own.
 func (r *resource) describe() apidiscoveryv2.APIResourceDiscovery {
 	d := apidiscoveryv2.APIResourceDiscovery{
-		Resource: r.name, SingularResource: strings.ToLower(r.kind.Kind), ShortNames: shortNames[r.name],
+		Resource: r.name, SingularResource: strings.ToLower(r.kind.Kind), ShortNames: r.shortNames,
 		ResponseKind: &metav1.GroupVersionKind{Kind: r.kind.Kind}, Scope: apidiscoveryv2.ScopeNamespace,
 		Verbs: []string{"create", "delete", "get", "list", "patch", "update", "watch"},
 	}
@@ -56,7 +51,7 @@ func (r *resource) describe() apidiscoveryv2.APIResourceDiscovery {
 		kind := metav1.GroupVersionKind(tokenRequestKind)
 		d.Subresources = []apidiscoveryv2.APISubresourceDiscovery{{Subresource: "token", ResponseKind: &kind, Verbs: []string{"create"}}}
 	}
-	if r.takeStatus != nil {
+	if r.hasStatus {
 		d.Subresources = []apidiscoveryv2.APISubresourceDiscovery{{Subresource: "status", ResponseKind: d.ResponseKind, Verbs: []string{"get", "patch", "update"}}}
 	}
 	return d

@@ -192,7 +192,7 @@ func (c *call) dispatch(t *table) error {
 
 func (c *call) serveSubresource(t *table) error {
 	isToken := c.Resource == "serviceaccounts" && c.Subresource == "token"
-	isStatus := c.Subresource == "status" && t.res.takeStatus != nil
+	isStatus := c.Subresource == "status" && t.res.hasStatus
 	isBinding := c.Resource == "pods" && c.Subresource == "binding"
 	switch {
 	case !isToken && !isStatus && !isBinding:

@@ -83,7 +83,7 @@ func (c *call) list(t *table) error {
 // Like the real server it says that there is more when there is any object left, selected or not.
 func (q *query) chunk(r *resource, all []*version, from position) runtime.Object {
 	all = slices.DeleteFunc(all, func(v *version) bool { return v.key() < from.Start || !q.inNamespace(v.obj) })
-	objs, next := []Object{}, 0
+	objs, next := []runtime.Object{}, 0
 	for full := false; next < len(all) && !full; next++ {
 		if q.selects(r, all[next].obj) {
 			objs = append(objs, all[next].obj)

@@ -53,10 +53,9 @@ func (c *call) options(t *table) (*query, error) {
 
 func checkFields(r *resource, q *query) error {
 	for _, req := range q.FieldSelector.Requirements() {
-		_, known := r.selectable(r.newObject(), req.Field)
 		switch {
-		case known:
-		case r.name == "configmaps" || r.name == "serviceaccounts": // those without a rule of their own
+		case r.selectable(r.newObject()).Has(req.Field):
+		case r.fields == nil: // those without a rule of their own
 			return apierrors.NewBadRequest(fmt.Sprintf(`%q is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field))
 		default:
 			return apierrors.NewBadRequest("field label not supported: " + req.Field)
@@ -80,21 +79,13 @@ func parseVersion(rv string) (uint64, error) {
 
 // selects reports whether the query wants obj.
 func (q *query) selects(r *resource, obj Object) bool {
-	return q.inNamespace(obj) && q.LabelSelector.Matches(labels.Set(obj.GetLabels())) && q.FieldSelector.Matches(fieldsIn{r, obj})
+	return q.inNamespace(obj) && q.LabelSelector.Matches(labels.Set(obj.GetLabels())) &&
+		(q.FieldSelector.Empty() || q.FieldSelector.Matches(r.selectable(obj)))
 }
 
 func (q *query) inNamespace(obj Object) bool {
 	return q.namespace == "" || obj.GetNamespace() == q.namespace
 }
-
-// fieldsIn shows an object's fields to a selector.
-type fieldsIn struct {
-	res *resource
-	obj Object
-}
-
-func (f fieldsIn) Has(field string) bool   { _, ok := f.res.selectable(f.obj, field); return ok }
-func (f fieldsIn) Get(field string) string { v, _ := f.res.selectable(f.obj, field); return v }
 
 // freshness is how long a read waits for a resource version that is not there yet, as on the real server.
 const freshness = 3 * time.Second

@@ -106,7 +106,7 @@ func (s *store) put(t *table, obj Object) *version {
 	obj.SetResourceVersion(strconv.FormatUint(s.rv, 10))
 	v, prev := &version{obj: obj, rv: s.rv}, t.items[key]
 	t.items[key] = v
-	s.append(t, event{rv: s.rv, cur: v, prev: prev, last: t.lastOf(prev, s.rv)})
+	s.append(t, event{rv: s.rv, cur: v, prev: prev, last: lastOf(prev, s.rv)})
 	return v
 }
 
@@ -114,16 +114,16 @@ func (s *store) put(t *table, obj Object) *version {
 func (s *store) remove(t *table, v *version) *version {
 	s.rv++
 	delete(t.items, keyOf(v.obj))
-	last := t.lastOf(v, s.rv)
+	last := lastOf(v, s.rv)
 	s.append(t, event{rv: s.rv, prev: v, last: last})
 	return last
 }
 
-func (t *table) lastOf(prev *version, rv uint64) *version {
+func lastOf(prev *version, rv uint64) *version {
 	if prev == nil {
 		return nil
 	}
-	obj := t.res.shallow(prev.obj)
+	obj := shallow(prev.obj)
 	obj.SetResourceVersion(strconv.FormatUint(rv, 10))
 	return &version{obj: obj, rv: rv, gone: true}
 }

@@ -136,17 +136,17 @@ func checkPreconditions(r *resource, cur, next Object) error {
 
 // merge keeps what a write to the given subresource may not change.
 func merge(r *resource, cur, next Object, subresource string) Object {
-	if r.takeStatus == nil || subresource == "binding" {
+	if !r.hasStatus || subresource == "binding" {
 		return next
 	}
 	if subresource == "" {
-		r.takeStatus(next, cur)
+		takeStatus(next, cur)
 		return next
 	}
 	out := cur.DeepCopyObject().(Object)
 	out.SetLabels(next.GetLabels())
 	out.SetAnnotations(next.GetAnnotations())
-	r.takeStatus(out, next)
+	takeStatus(out, next)
 	return out
 }
 
