@@ -44,6 +44,9 @@ func apiDiscovery() []Case {
 		{Group: group, Name: "/apis/certificates.k8s.io/v1 has clustertrustbundles", Run: func(w *World) {
 			w.wantResources("/apis/certificates.k8s.io/v1", metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, "certificates.k8s.io/v1", certificatesResources)
 		}},
+		{Group: group, Name: "/apis/authentication.k8s.io/v1 has reviews, which can be created", Run: func(w *World) {
+			w.wantResources("/apis/authentication.k8s.io/v1", metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, "authentication.k8s.io/v1", reviewResources)
+		}},
 		{Group: group, Name: "aggregated, in two documents", Run: aggregatedDiscovery},
 		{Group: group, Name: "without \"as\", or of an unknown version, it is not aggregated", Run: func(w *World) {
 			var got metav1.APIGroupList
@@ -104,6 +107,10 @@ var (
 		{Name: "secrets", SingularName: "secret", Namespaced: true, Kind: "Secret", Verbs: allVerbs},
 		{Name: "serviceaccounts", SingularName: "serviceaccount", Namespaced: true, Kind: "ServiceAccount", Verbs: allVerbs, ShortNames: []string{"sa"}},
 		{Name: "serviceaccounts/token", Namespaced: true, Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest", Verbs: metav1.Verbs{"create"}},
+	}
+	reviewResources = []metav1.APIResource{
+		{Name: "selfsubjectreviews", SingularName: "selfsubjectreview", Kind: "SelfSubjectReview", Verbs: metav1.Verbs{"create"}},
+		{Name: "tokenreviews", SingularName: "tokenreview", Kind: "TokenReview", Verbs: metav1.Verbs{"create"}},
 	}
 	certificatesResources = []metav1.APIResource{
 		{Name: "clustertrustbundles", SingularName: "clustertrustbundle", Kind: "ClusterTrustBundle", Verbs: allVerbs},

@@ -92,6 +92,10 @@ func kubectlObjects() []kubectlCase {
 				k.Errorf("got %+v", got)
 			}
 		}},
+		{name: "auth whoami is the administrator", run: func(k *kubectl) {
+			k.prints("cases-admin", "auth whoami -o jsonpath={.status.userInfo.username}")
+			k.prints(`["system:masters","system:authenticated"]`, "auth whoami -o jsonpath={.status.userInfo.groups}")
+		}},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +22,10 @@ func (s *Server) groups() []apidiscoveryv2.APIGroupDiscovery {
 	for _, t := range s.store.tables {
 		gv := t.res.kind.GroupVersion()
 		served[gv] = append(served[gv], t.res.describe())
+	}
+	for _, kind := range []string{"SelfSubjectReview", "TokenReview"} {
+		gv := authenticationv1.SchemeGroupVersion
+		served[gv] = append(served[gv], describeReview(kind))
 	}
 	var groups []apidiscoveryv2.APIGroupDiscovery
 	for gv, resources := range served {
@@ -55,6 +60,15 @@ func (r *resource) describe() apidiscoveryv2.APIResourceDiscovery {
 		d.Subresources = []apidiscoveryv2.APISubresourceDiscovery{{Subresource: "status", ResponseKind: d.ResponseKind, Verbs: []string{"get", "patch", "update"}}}
 	}
 	return d
+}
+
+// describeReview is a resource of which there are no objects.
+func describeReview(kind string) apidiscoveryv2.APIResourceDiscovery {
+	singular := strings.ToLower(kind)
+	return apidiscoveryv2.APIResourceDiscovery{
+		Resource: singular + "s", SingularResource: singular, ResponseKind: &metav1.GroupVersionKind{Kind: kind},
+		Scope: apidiscoveryv2.ScopeCluster, Verbs: []string{"create"},
+	}
 }
 
 // serveAPIs answers, in JSON alone, what clients ask to find out which resources there are, and how they may write them.
