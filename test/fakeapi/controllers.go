@@ -35,7 +35,7 @@ func prepareSecret(o *corev1.Secret) error {
 	}
 	o.StringData = nil
 	if o.Type == corev1.SecretTypeServiceAccountToken && o.Annotations[corev1.ServiceAccountNameKey] == "" {
-		return invalid(corev1.SchemeGroupVersion.WithKind("Secret").GroupKind(), o.Name, field.ErrorList{
+		return invalid(coreKind("Secret").GroupKind(), o.Name, field.ErrorList{
 			field.Required(field.NewPath("metadata", "annotations").Key(corev1.ServiceAccountNameKey), "")})
 	}
 	return nil

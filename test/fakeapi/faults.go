@@ -1,6 +1,7 @@
 package fakeapi
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -155,41 +156,27 @@ func (f *faults) take(r *Request) *armed {
 // pass is the fault of a request that none hits.
 var pass = &armed{removed: make(chan struct{})}
 
-// sleep waits for the latency. It reports whether the client is still there.
-func (c *call) sleep(d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-c.r.Context().Done():
-	case <-c.s.done:
-	}
-	return false
-}
-
-// hold waits until the fault is removed. It reports whether there is still somebody to answer.
-func (c *call) hold() bool {
+// hold waits until the fault is removed.
+func (c *call) hold() {
 	removed := c.fault.removed
 	if c.fault.Forever {
 		removed = nil
 	}
 	select {
 	case <-removed:
-		return true
 	case <-c.r.Context().Done():
-	case <-c.s.done:
+		c.abort()
 	}
-	return false
 }
 
 // before plays the part of the fault that comes before any answer. False means that there will be none of the usual kind.
 func (c *call) before() bool {
-	if !c.sleep(c.fault.Latency) {
-		c.abort()
+	if c.fault.Latency > 0 {
+		select {
+		case <-time.After(c.fault.Latency):
+		case <-c.r.Context().Done():
+			c.abort()
+		}
 	}
 	if c.fault.Executed && c.Verb != "watch" {
 		return true // the fault strikes in reply
@@ -201,14 +188,12 @@ func (c *call) before() bool {
 func (c *call) strike() bool {
 	switch c.fault.Action {
 	case Fail:
-		c.replyStatus(c.failure())
+		c.replyStatus(statusOf(c.failure()))
 		return false
 	case Reset:
 		c.reset()
 	case Hang:
-		if !c.hold() {
-			c.abort()
-		}
+		c.hold()
 	}
 	return true
 }
@@ -236,16 +221,13 @@ func rawConn(c net.Conn) net.Conn {
 }
 
 // failure is the Status that Fail sends; what the fault leaves open is the library's for the code.
-func (c *call) failure() *metav1.Status {
+func (c *call) failure() error {
 	f := c.fault
 	retry := int((f.RetryAfter + time.Second - 1) / time.Second)
-	st := apierrors.NewGenericServerResponse(f.Code, c.r.Method, schema.GroupResource{Group: c.Group, Resource: c.Resource}, c.Name, f.Message, retry, false).ErrStatus
-	setZero(&st.Reason, metav1.StatusReasonUnknown)
-	if f.Reason != "" {
-		st.Reason = f.Reason
-	}
-	if f.Message != "" {
-		st.Message = f.Message
-	}
-	return &st
+	resource := schema.GroupResource{Group: c.Group, Resource: c.Resource}
+	err := apierrors.NewGenericServerResponse(f.Code, c.r.Method, resource, c.Name, f.Message, retry, false)
+	st := &err.ErrStatus
+	st.Reason = cmp.Or(f.Reason, st.Reason, metav1.StatusReasonUnknown)
+	st.Message = cmp.Or(f.Message, st.Message)
+	return err
 }

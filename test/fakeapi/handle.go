@@ -173,40 +173,32 @@ func (c *call) dispatch(t *table) error {
 	case t.res.namespaced && c.Namespace == "" && c.Verb != "list" && c.Verb != "watch":
 		return errNoMethod
 	}
-	switch c.Verb {
-	case "get":
-		return c.get(t)
-	case "list":
-		return c.list(t)
-	case "watch":
-		return c.watch(t)
-	case "create":
-		return c.create(t)
-	case "update", "patch":
-		return c.update(t)
-	case "delete":
-		return c.delete(t)
+	return c.serveVerb(t, verbs{
+		"get": c.get, "list": c.list, "watch": c.watch,
+		"create": c.create, "update": c.update, "patch": c.update, "delete": c.delete,
+	})
+}
+
+// verbs are what can be done with a resource.
+type verbs map[string]func(*table) error
+
+func (c *call) serveVerb(t *table, of verbs) error {
+	if serve := of[c.Verb]; serve != nil {
+		return serve(t)
 	}
 	return errNoMethod
 }
 
 func (c *call) serveSubresource(t *table) error {
-	isToken := c.Resource == "serviceaccounts" && c.Subresource == "token"
-	isStatus := c.Subresource == "status" && t.res.hasStatus
-	isBinding := c.Resource == "pods" && c.Subresource == "binding"
-	switch {
-	case !isToken && !isStatus && !isBinding:
-		return errNoPath
-	case isToken && c.Verb == "create":
-		return c.createToken()
-	case isBinding && c.Verb == "create":
-		return c.bindPod(t)
-	case isStatus && c.Verb == "get":
-		return c.get(t)
-	case isStatus && (c.Verb == "update" || c.Verb == "patch"):
-		return c.update(t)
+	switch path := c.Resource + "/" + c.Subresource; {
+	case path == "serviceaccounts/token":
+		return c.serveVerb(t, verbs{"create": c.createToken})
+	case path == "pods/binding":
+		return c.serveVerb(t, verbs{"create": c.bindPod})
+	case c.Subresource == "status" && t.res.hasStatus:
+		return c.serveVerb(t, verbs{"get": c.get, "update": c.update, "patch": c.update})
 	}
-	return errNoMethod
+	return errNoPath
 }
 
 func (c *call) key() types.NamespacedName {
@@ -214,7 +206,7 @@ func (c *call) key() types.NamespacedName {
 }
 
 // createToken answers 201 with the completed request.
-func (c *call) createToken() error {
+func (c *call) createToken(*table) error {
 	tr := &authenticationv1.TokenRequest{}
 	return c.complete(tr, tokenRequestKind, func() error {
 		if err := c.admitToken(&tr.Spec); err != nil {

@@ -33,7 +33,7 @@ type Request struct {
 type journal struct {
 	mu        sync.Mutex
 	requests  []*Request
-	tokens    []string
+	tokens    [][]byte
 	changed   signal
 	forgetful bool
 }
@@ -58,7 +58,7 @@ func (j *journal) issued(token string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.forgetful {
-		j.tokens = append(j.tokens, token)
+		j.tokens = append(j.tokens, []byte(token))
 	}
 }
 
@@ -107,11 +107,6 @@ func (s *Server) ForgetRequests() {
 // on the way, so that logs can be searched for them.
 func (s *Server) TokenBytes() [][]byte {
 	s.journal.mu.Lock()
-	tokens := slices.Clone(s.journal.tokens)
-	s.journal.mu.Unlock()
-	out := make([][]byte, len(tokens))
-	for i, t := range tokens {
-		out[i] = []byte(t)
-	}
-	return out
+	defer s.journal.mu.Unlock()
+	return slices.Clone(s.journal.tokens)
 }

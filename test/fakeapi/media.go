@@ -1,13 +1,12 @@
 package fakeapi
 
 import (
-	"bytes"
 	"fmt"
 	"mime"
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 
 	"github.com/munnerz/goautoneg"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,34 +19,19 @@ import (
 )
 
 // media is one media type that can be read and written.
-type media struct {
-	index int
-	runtime.SerializerInfo
-}
+type media struct{ runtime.SerializerInfo }
 
-// The order is the server's preference when the client has none.
-var medias = newMedias(runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf)
+// mediaNames are in the order of the server's preference when the client has none.
+var mediaNames = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf}
 
-const mediaCount = 3
+var medias = newMedias()
 
-func newMedias(types ...string) []*media {
-	var out []*media
-	for i, t := range types {
-		info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), t)
-		if !ok {
-			panic("client-go has no serializer for " + t)
-		}
-		out = append(out, &media{index: i, SerializerInfo: info})
+func newMedias() (out []*media) {
+	for _, name := range mediaNames {
+		info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), name) // client-go has all three
+		out = append(out, &media{info})
 	}
 	return out
-}
-
-func mediaNames() string {
-	var names []string
-	for _, m := range medias {
-		names = append(names, m.MediaType)
-	}
-	return strings.Join(names, ", ")
 }
 
 // negotiate picks the media type of an answer. Clauses that ask for a transformation (as=Table) are
@@ -67,7 +51,7 @@ func negotiate(accept string, stream bool) (*media, error) {
 		}
 	}
 	return nil, status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
-		"only the following media types are accepted: "+mediaNames())
+		"only the following media types are accepted: "+strings.Join(mediaNames, ", "))
 }
 
 func clauseAccepts(c goautoneg.Accept, m *media) bool {
@@ -114,17 +98,15 @@ func bodyMedia(contentType string) (*media, error) {
 		return medias[0], nil
 	}
 	name, _, err := mime.ParseMediaType(contentType)
-	if err == nil {
-		if i := slices.IndexFunc(medias, func(m *media) bool { return m.MediaType == name }); i >= 0 {
-			return medias[i], nil
-		}
+	if i := slices.Index(mediaNames, name); i >= 0 && err == nil {
+		return medias[i], nil
 	}
-	return nil, unsupportedMedia(mediaNames())
+	return nil, unsupportedMedia(mediaNames...)
 }
 
-func unsupportedMedia(accepted string) error {
+func unsupportedMedia(accepted ...string) error {
 	return status(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType,
-		"the body of the request was in an unknown format - accepted media types include: "+accepted)
+		"the body of the request was in an unknown format - accepted media types include: "+strings.Join(accepted, ", "))
 }
 
 // invalid is the 422 of a list of errors, nil if there is none.
@@ -144,28 +126,28 @@ func status(code int32, reason metav1.StatusReason, message string) *apierrors.S
 
 // encode renders an object that already carries its kind. It never writes to obj: stored objects are shared.
 func (m *media) encode(obj runtime.Object) ([]byte, error) {
-	var b bytes.Buffer
-	if err := m.Serializer.Encode(obj, &b); err != nil {
+	b, err := runtime.Encode(m.Serializer, obj)
+	if err != nil {
 		return nil, fmt.Errorf("encode %T as %s: %w", obj, m.MediaType, err)
 	}
-	return b.Bytes(), nil
+	return b, nil
 }
 
 // version is one immutable state of one object, with its encodings made at most about once per media type.
 type version struct {
 	obj  Object
 	rv   uint64
-	gone bool // the last state of an object that was removed, or that a selector does not see any more
-	raw  [mediaCount]atomic.Pointer[[]byte]
+	gone bool     // the last state of an object that was removed, or that a selector does not see any more
+	raw  sync.Map // encodings, by *media
 }
 
 func (v *version) encode(r *resource, m *media) ([]byte, error) {
-	if b := v.raw[m.index].Load(); b != nil {
-		return *b, nil
+	if b, ok := v.raw.Load(m); ok {
+		return b.([]byte), nil
 	}
 	b, err := m.encode(r.named(v.obj))
 	if err == nil {
-		v.raw[m.index].Store(&b)
+		v.raw.Store(m, b)
 	}
 	return b, err
 }

@@ -50,12 +50,7 @@ func (c *call) create(t *table) error {
 	if err != nil {
 		return err
 	}
-	v, err := locked(c.s, func() (*version, error) { return c.s.create(t, obj) })
-	if err != nil {
-		return err
-	}
-	c.replyVersion(http.StatusCreated, t.res, v)
-	return nil
+	return c.replyVersion(http.StatusCreated, t.res, func() (*version, error) { return c.s.create(t, obj) })
 }
 
 // update is PUT and PATCH of an object or of a subresource.
@@ -64,12 +59,7 @@ func (c *call) update(t *table) error {
 	if c.Verb == "patch" {
 		edit = c.patched(t)
 	}
-	v, err := locked(c.s, func() (*version, error) { return c.s.update(t, c.key(), c.Subresource, edit) })
-	if err != nil {
-		return err
-	}
-	c.replyVersion(http.StatusOK, t.res, v)
-	return nil
+	return c.replyVersion(http.StatusOK, t.res, func() (*version, error) { return c.s.update(t, c.key(), c.Subresource, edit) })
 }
 
 func (c *call) replacement(t *table) func(Object) (Object, error) {
@@ -117,7 +107,7 @@ func (c *call) applyPatch(doc []byte, schema Object) (out []byte, err error) {
 	return out, nil
 }
 
-var errPatchType = unsupportedMedia("application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json")
+var errPatchType = unsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType))
 
 func applyJSONPatch(doc, body []byte) ([]byte, error) {
 	patch, err := jsonpatch.DecodePatch(body)
@@ -156,13 +146,13 @@ func (c *call) delete(t *table) error {
 		c.reply(http.StatusOK, deletedStatus(t.res, v.obj))
 		return nil
 	}
-	c.replyVersion(http.StatusOK, t.res, v)
+	c.reply(http.StatusOK, t.res.named(v.obj))
 	return nil
 }
 
 func deletedStatus(r *resource, obj Object) *metav1.Status {
 	return &metav1.Status{
-		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+		TypeMeta: statusKind,
 		Status:   metav1.StatusSuccess,
 		Details:  &metav1.StatusDetails{Name: obj.GetName(), Kind: r.name, UID: obj.GetUID()},
 	}

@@ -78,11 +78,13 @@ func direct[T Object](s *Server, kind T, f func(*table) (*version, error)) (out 
 	if err != nil {
 		return out, err
 	}
-	v, err := locked(s, func() (*version, error) { return f(t) })
-	if err != nil {
-		return out, err
-	}
-	return v.obj.DeepCopyObject().(T), nil
+	return locked(s, func() (T, error) {
+		v, err := f(t)
+		if err != nil {
+			return out, err
+		}
+		return v.obj.DeepCopyObject().(T), nil
+	})
 }
 
 // tableOf finds the table of kind's type.

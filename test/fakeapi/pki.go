@@ -42,7 +42,11 @@ type pki struct {
 
 // newPKI makes certificates that are valid by the local clock, whatever Options.Now says: a client checks them by it too.
 func newPKI(addr net.Addr, node string) (*pki, error) {
-	ca, caKey, err := newCA()
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make the CA key: %w", err)
+	}
+	ca, err := certutil.NewSelfSignedCACert(certutil.Config{CommonName: "kubernetes-ca", NotBefore: lifeBegins()}, caKey)
 	if err != nil {
 		return nil, err
 	}
@@ -74,15 +78,6 @@ func (p *pki) client(user string, groups ...string) (cert, key []byte, err error
 
 // lifeBegins lies back, for clocks that are being set.
 func lifeBegins() time.Time { return time.Now().Add(-24 * time.Hour) }
-
-func newCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make the CA key: %w", err)
-	}
-	ca, err := certutil.NewSelfSignedCACert(certutil.Config{CommonName: "kubernetes-ca", NotBefore: lifeBegins()}, key)
-	return ca, key, err
-}
 
 func (p *pki) issue(template *x509.Certificate) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -215,7 +215,7 @@ func deletionGrace(obj Object, asked *int64) int64 {
 // bindPod is POST pods/NAME/binding, by which a scheduler gives a pod its node.
 func (c *call) bindPod(t *table) error {
 	b := &corev1.Binding{}
-	if err := decode(c.ContentType, c.body, corev1.SchemeGroupVersion.WithKind("Binding"), b); err != nil {
+	if err := decode(c.ContentType, c.body, coreKind("Binding"), b); err != nil {
 		return err
 	}
 	bind := func(obj Object) (Object, error) {
@@ -229,7 +229,7 @@ func (c *call) bindPod(t *table) error {
 	}
 	_, err := locked(c.s, func() (*version, error) { return c.s.update(t, c.key(), c.Subresource, bind) })
 	if err == nil {
-		c.replyStatus(&metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
+		c.replyStatus(&metav1.Status{TypeMeta: statusKind, Status: metav1.StatusSuccess, Code: http.StatusCreated})
 	}
 	return err
 }

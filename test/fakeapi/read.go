@@ -106,8 +106,6 @@ func (c *call) reach(rv uint64) error {
 		case <-deadline.C:
 			return errTooLarge(rv, current)
 		case <-c.r.Context().Done():
-			return c.r.Context().Err()
-		case <-c.s.done:
 			c.abort()
 		}
 	}
@@ -122,10 +120,5 @@ func (c *call) get(t *table) error {
 	if err := c.reach(rv); err != nil {
 		return err
 	}
-	v, err := locked(c.s, func() (*version, error) { return c.s.store.get(t.res.name, c.key()) })
-	if err != nil {
-		return err
-	}
-	c.replyVersion(http.StatusOK, t.res, v)
-	return nil
+	return c.replyVersion(http.StatusOK, t.res, func() (*version, error) { return c.s.store.get(t.res.name, c.key()) })
 }

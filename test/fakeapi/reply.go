@@ -56,23 +56,25 @@ func (c *call) reply(code int, obj runtime.Object) {
 	c.send(code, body)
 }
 
-// replyVersion is reply for a stored object, whose encoding may be at hand.
-func (c *call) replyVersion(code int, r *resource, v *version) {
+// replyVersion is reply for the stored object that f, called with the store locked, returns. Its encoding may be at hand.
+func (c *call) replyVersion(code int, r *resource, f func() (*version, error)) error {
+	v, err := locked(c.s, f)
+	if err != nil {
+		return err
+	}
 	if c.fault != pass {
 		c.reply(code, r.named(v.obj))
-		return
+		return nil
 	}
 	body, err := v.encode(r, c.out)
-	if err != nil {
-		c.replyStatus(statusOf(err))
-		return
+	if err == nil {
+		c.send(code, body)
 	}
-	c.send(code, body)
+	return err
 }
 
 // replyStatus answers with an error, or with the success of a deletion. No fault of the body touches it.
 func (c *call) replyStatus(st *metav1.Status) {
-	st.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
 	if d := st.Details; d != nil && d.RetryAfterSeconds > 0 {
 		c.w.Header().Set("Retry-After", strconv.Itoa(int(d.RetryAfterSeconds)))
 	}
@@ -83,13 +85,16 @@ func (c *call) replyStatus(st *metav1.Status) {
 	c.write(int(st.Code), body)
 }
 
+var statusKind = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+
 func statusOf(err error) *metav1.Status {
 	var api apierrors.APIStatus
-	if errors.As(err, &api) {
-		st := api.Status()
-		return &st
+	if !errors.As(err, &api) {
+		api = apierrors.NewInternalError(err)
 	}
-	return &apierrors.NewInternalError(err).ErrStatus
+	st := api.Status()
+	st.TypeMeta = statusKind
+	return &st
 }
 
 func (c *call) write(code int, body []byte) {
@@ -108,9 +113,7 @@ func (c *call) send(code int, body []byte) {
 		c.reset()
 	case HangBody:
 		rest := c.writeHalf(code, body)
-		if !c.hold() {
-			c.abort()
-		}
+		c.hold()
 		_, _ = c.w.Write(rest) // as in write
 	default:
 		c.write(code, body)

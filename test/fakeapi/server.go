@@ -76,14 +76,13 @@ type Server struct {
 	listener net.Listener
 	holder   io.Closer // keeps the port while the server plays dead
 	conns    map[net.Conn]bool
-	timers   map[*time.Timer]bool
 	closed   bool
 	cut      signal
 	handlers sync.WaitGroup
 	serving  sync.WaitGroup
 
-	stop context.CancelFunc // ends every held request
-	done <-chan struct{}
+	ctx  context.Context // of all requests
+	stop context.CancelFunc
 }
 
 // Start makes keys and certificates, fills the store with the namespaces of an empty cluster and one node, and serves.
@@ -92,9 +91,8 @@ func Start(opts Options) (*Server, error) {
 	if err := errors.Join(opts.setDefaults(), opts.validate()); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, now: opts.Now, store: newStore(opts.History, newResources()), conns: map[net.Conn]bool{}, timers: map[*time.Timer]bool{}}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.stop, s.done = cancel, ctx.Done()
+	s := &Server{opts: opts, now: opts.Now, store: newStore(opts.History, newResources()), conns: map[net.Conn]bool{}}
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.journal.forgetful = opts.Forgetful
 	var err error
 	s.SetIssuers(opts.Issuers[0], opts.Issuers[1:]...)
@@ -168,6 +166,7 @@ func (s *Server) newHTTP() *http.Server {
 			NextProtos:   []string{"h2", "http/1.1"},
 			MinVersion:   tls.VersionTLS12,
 		},
+		BaseContext: func(net.Listener) context.Context { return s.ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ConnState:   s.trackConn,
 	}
@@ -264,9 +263,6 @@ func (s *Server) Close() {
 		return
 	}
 	s.closed = true
-	for t := range s.timers {
-		t.Stop()
-	}
 	s.releasePort()
 	s.mu.Unlock()
 	s.stop()
@@ -277,27 +273,22 @@ func (s *Server) Close() {
 
 // after runs f with the store locked, some time from now, unless the server closes first.
 func (s *Server) after(d time.Duration, f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	if !s.enter() {
 		return
 	}
-	var t *time.Timer
-	t = time.AfterFunc(d, func() {
-		s.mu.Lock()
-		delete(s.timers, t)
-		closed := s.closed
-		s.mu.Unlock()
-		if !closed {
+	go func() {
+		defer s.handlers.Done()
+		select {
+		case <-time.After(d):
 			s.store.mu.Lock()
 			defer s.store.mu.Unlock()
 			f()
+		case <-s.ctx.Done():
 		}
-	})
-	s.timers[t] = true
+	}()
 }
 
-// enter counts a handler in; false means that the server is closing.
+// enter counts a handler in, or another user of the store; false means that the server is closing.
 func (s *Server) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"sort"
 	"strconv"
@@ -202,11 +201,7 @@ func (v *version) key() string { return keyOf(v.obj).String() }
 
 // errTooLarge is the answer to a resource version that the server has not reached.
 func errTooLarge(wanted, current uint64) error {
-	e := status(http.StatusGatewayTimeout, metav1.StatusReasonTimeout,
-		fmt.Sprintf("Timeout: Too large resource version: %d, current: %d", wanted, current))
-	e.ErrStatus.Details = &metav1.StatusDetails{
-		RetryAfterSeconds: 1,
-		Causes:            []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}},
-	}
+	e := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", wanted, current), 1)
+	e.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}}
 	return e
 }

@@ -26,7 +26,7 @@ func validatePod(pod *corev1.Pod) error {
 			errs = append(errs, validateProjected(v.Projected, field.NewPath("spec", "volumes").Index(i).Child("projected"))...)
 		}
 	}
-	return invalid(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), pod.Name, errs)
+	return invalid(coreKind("Pod").GroupKind(), pod.Name, errs)
 }
 
 func validateProjected(p *corev1.ProjectedVolumeSource, at *field.Path) field.ErrorList {
@@ -81,7 +81,7 @@ func validateUpdate(cur, next Object) error {
 	pod := next.(*corev1.Pod)
 	defaultPod(pod)
 	if old.Spec.NodeName != "" && pod.Spec.NodeName != old.Spec.NodeName {
-		return invalid(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), pod.Name, field.ErrorList{
+		return invalid(coreKind("Pod").GroupKind(), pod.Name, field.ErrorList{
 			field.Forbidden(field.NewPath("spec", "nodeName"), fmt.Sprintf("pod updates may not move a pod from node %q", old.Spec.NodeName))})
 	}
 	return validatePod(pod)

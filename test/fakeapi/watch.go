@@ -2,6 +2,7 @@ package fakeapi
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -42,7 +43,8 @@ func (c *call) watch(t *table) error {
 	if err != nil {
 		return err
 	}
-	st := &stream{call: c, table: t, query: q, wire: c.out.StreamSerializer.Framer.NewFrameWriter(c.w), cut: c.s.cutSignal(), pos: c.s.version()}
+	st := &stream{call: c, table: t, query: q, wire: c.out.StreamSerializer.Framer.NewFrameWriter(c.w), cut: c.s.cutSignal()}
+	st.pos, _ = locked(c.s, func() (uint64, error) { return c.s.store.rv, nil })
 	contentType := c.out.MediaType
 	if contentType != runtime.ContentTypeJSON {
 		contentType += ";stream=watch"
@@ -54,12 +56,6 @@ func (c *call) watch(t *table) error {
 		st.sendError(err) // after the headers an error is an event
 	}
 	return nil
-}
-
-func (s *Server) version() uint64 {
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
-	return s.store.rv
 }
 
 func (s *Server) cutSignal() <-chan struct{} {
@@ -77,9 +73,7 @@ func (c *call) strikeStream() {
 	case ResetBody:
 		c.reset()
 	case HangBody:
-		if !c.hold() {
-			c.abort()
-		}
+		c.hold()
 	}
 }
 
@@ -88,9 +82,10 @@ func (st *stream) run() error {
 	if err := st.start(); err != nil {
 		return err
 	}
-	end := time.NewTimer(st.timeout())
-	defer end.Stop()
-	bookmark := time.NewTimer(st.nextBookmark(st.timeout()))
+	timeout := st.timeout()
+	ctx, cancel := context.WithTimeout(st.r.Context(), timeout)
+	defer cancel()
+	bookmark := time.NewTimer(st.nextBookmark(timeout))
 	defer bookmark.Stop()
 	for {
 		changed, err := st.sendNew()
@@ -102,13 +97,9 @@ func (st *stream) run() error {
 		case <-bookmark.C:
 			err = st.batch(func() error { return st.sendBookmark(false) })
 			bookmark.Reset(st.s.opts.BookmarkInterval)
-		case <-end.C:
-			return nil
 		case <-st.cut:
 			return nil
-		case <-st.r.Context().Done():
-			return nil
-		case <-st.s.done:
+		case <-ctx.Done():
 			return nil
 		}
 		if err != nil {
@@ -154,9 +145,7 @@ func (st *stream) sendInitial() error {
 		return err
 	}
 	st.pos = max(st.pos, st.query.rv)
-	st.s.store.mu.Lock()
-	all, err := st.table.list(st.pos)
-	st.s.store.mu.Unlock()
+	all, err := locked(st.s, func() ([]*version, error) { return st.table.list(st.pos) })
 	if err != nil {
 		return err
 	}
@@ -257,9 +246,7 @@ func (st *stream) sendBookmark(initialEnd bool) error {
 
 // sendError ends the stream with an ERROR event, if the client is still there.
 func (st *stream) sendError(err error) {
-	status := statusOf(err)
-	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	raw, err := st.out.encode(status)
+	raw, err := st.out.encode(statusOf(err))
 	if err == nil {
 		_ = st.batch(func() error { return st.write(watch.Error, raw) }) // nobody is left to tell
 	}
