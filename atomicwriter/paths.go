@@ -17,6 +17,7 @@ const (
 	MaxDepth   = 64       // elements of a path
 
 	maxPath    = 4096 // bytes of a path
+	maxClean   = 4052 // bytes of a clean path: after the longest version's name, all that one system call takes
 	maxElement = 255  // bytes of an element of a path
 
 	dataLink = "..data"     // the link to the current version
@@ -32,6 +33,7 @@ var (
 	errEmpty     = errors.New("is empty")
 	errAbsolute  = errors.New("is absolute")
 	errLong      = errors.New("is longer than 4096 bytes")
+	errLongClean = errors.New("is longer than 4052 bytes when clean")
 	errElement   = errors.New("has an element longer than 255 bytes")
 	errDotDot    = errors.New(`has an element ".."`)
 	errReserved  = errors.New(`begins with ".."`)
@@ -45,11 +47,11 @@ var (
 // ValidatePaths checks the paths of one volume together. Each path must be relative, of at most 4096 bytes
 // and 64 elements of at most 255 bytes, without an element ".." or a NUL byte, and its first element must
 // not begin with ".."; all this holds for the path as given and after path.Clean. Clean paths
-// must differ, and none may be a directory of another one.
+// must differ, be of at most 4052 bytes, and none may be a directory of another one.
 //
 // The rules are those of the kubelet's AtomicWriter (validatePath in
 // pkg/volume/util/atomic_writer.go), which applies them before cleaning only and fails later on
-// conflicts; the limit of elements and the NUL byte are ours.
+// conflicts and on paths that no system call takes; the limit of elements and the NUL byte are ours.
 //
 // The error names the path and the rule.
 func ValidatePaths(paths []string) error {
@@ -77,8 +79,12 @@ func cleanPath(p string) (string, error) {
 		clean = path.Clean(p)
 		err = checkPath(clean)
 	}
-	if err == nil && clean == "." {
+	switch {
+	case err != nil:
+	case clean == ".":
 		err = errDirectory
+	case len(clean) > maxClean:
+		err = errLongClean
 	}
 	if err != nil {
 		return "", fmt.Errorf("path %.300q %w", p, err)

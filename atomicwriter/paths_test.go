@@ -2,7 +2,9 @@ package atomicwriter
 
 import (
 	"errors"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +28,10 @@ func TestValidatePaths(t *testing.T) {
 		{"a/" + long + "x", errElement},
 		{strings.Repeat("a/", 63) + "a", nil},
 		{strings.Repeat("a/", 64) + "a", errDeep},
-		{strings.Repeat(long+"/", 15) + strings.Repeat("y", 255), nil},
+		{strings.Repeat(long+"/", 15) + strings.Repeat("y", 212), nil},
+		{".//" + strings.Repeat(long+"/", 15) + strings.Repeat("y", 212), nil},
+		{strings.Repeat(long+"/", 15) + strings.Repeat("y", 213), errLongClean},
+		{strings.Repeat(long+"/", 15) + strings.Repeat("y", 255), errLongClean},
 		{strings.Repeat(long+"/", 15) + strings.Repeat("y", 255) + "/y", errLong},
 		{"./" + strings.Repeat(long+"/", 15) + strings.Repeat("y", 255), errLong}, // before cleaning, as the kubelet counts
 		{"/a", errAbsolute},
@@ -111,30 +116,89 @@ func TestSameTime(t *testing.T) {
 	expectView(t, dir, files("a", "2"))
 }
 
-// FuzzValidatePaths: what is valid is clean, stays in the volume and can be published together.
+// FuzzValidatePaths: what is valid is just what our own rules allow and a file system takes, and it can be
+// published and read by those names; what is not valid changes nothing.
 func FuzzValidatePaths(f *testing.F) {
-	for _, seed := range []string{"token", "a/b a/c", "./..data", "a a/b", "a/../b", "...", "a//b/ a/b", "é/\xff ..", "a-b a/b a.b a"} {
+	for _, seed := range []string{
+		"token", "a/b a/c", "./..data", "a a/b", "a/../b", "...", "a//b/ a/b", "\u00e9/\xff ..", "a-b a/b a.b a", "a\x00b", "",
+		strings.Repeat("x", 256), strings.Repeat("a/", 64) + "b",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, joined string) {
 		paths := strings.Split(joined, " ")
-		if ValidatePaths(paths) != nil {
+		if len(paths) > 32 {
+			return // only slower
+		}
+		allowed := !slices.ContainsFunc(paths, ruledOut)
+		err := ValidatePaths(paths)
+		if want := allowed && storable(t, paths); (err == nil) != want {
+			t.Fatalf("%q: %v, although a file system says %v", paths, err, want)
+		}
+		var wish []File
+		for _, p := range paths {
+			wish = append(wish, File{Path: p, Data: []byte(p), Mode: 0o644})
+		}
+		dir, d := volume(t)
+		before := snapshot(t, filepath.Dir(dir))
+		if _, perr := d.Publish(wish, at(0)); (perr == nil) != (err == nil) {
+			t.Fatalf("%q: valid %v, published %v", paths, err, perr)
+		}
+		if err != nil {
+			expectTree(t, snapshot(t, filepath.Dir(dir)), before)
 			return
 		}
-		seen := map[string]bool{}
-		for _, p := range paths {
-			c := path.Clean(p)
-			if c == "." || path.IsAbs(c) || strings.HasPrefix(c, "..") || seen[c] {
-				t.Errorf("%q is valid in %q", p, paths)
-			}
-			seen[c] = true
-		}
-		for c := range seen {
-			for dir := path.Dir(c); dir != "."; dir = path.Dir(dir) {
-				if seen[dir] {
-					t.Errorf("%q is beside %q", dir, c)
-				}
-			}
-		}
+		readable(t, dir, wish)
 	})
+}
+
+// ruledOut tells a path that some file system would take, and that we do not.
+func ruledOut(p string) bool {
+	reserved := strings.HasPrefix(p, "..") || strings.HasPrefix(path.Clean(p), "..")
+	return p == "" || reserved || path.IsAbs(p) || len(p) > 4096 || len(path.Clean(p)) > 4052 || strings.Count(path.Clean(p), "/") >= 64 ||
+		slices.ContainsFunc(strings.Split(p, "/"), func(elem string) bool { return elem == ".." || len(elem) > 255 })
+}
+
+// storable asks a file system whether it holds all of these paths at once, each as a file of its own.
+func storable(t *testing.T, paths []string) bool {
+	root := must(os.OpenRoot(t.TempDir()))(t)
+	defer root.Close()
+	for _, p := range paths {
+		p = path.Clean(p)
+		if root.MkdirAll(path.Dir(p), 0o755) != nil {
+			return false
+		}
+		file, err := root.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return false
+		}
+		check(t, file.Close())
+	}
+	return true
+}
+
+// readable reads every file by its name, through the links; a path may be too long for one system call.
+func readable(t *testing.T, dir string, wish []File) {
+	t.Helper()
+	root := must(os.OpenRoot(dir))(t)
+	defer root.Close()
+	for _, f := range wish {
+		if got, err := root.ReadFile(path.Clean(f.Path)); err != nil || string(got) != string(f.Data) {
+			t.Errorf("%q reads %q, %v", f.Path, got, err)
+		}
+	}
+}
+
+// TestLongestPath: the longest path fits behind the longest name of a version, which is one after a collision.
+func TestLongestPath(t *testing.T) {
+	longest := strings.Repeat(strings.Repeat("x", 255)+"/", 15) + strings.Repeat("y", 212)
+	dir, d := volume(t)
+	for i := range 20 { // every publish but the first collides; the random suffixes are of 17 to 20 digits
+		wish := files(longest, strings.Repeat("z", i))
+		publish(t, d, Written, wish, at(0))
+		readable(t, dir, wish)
+	}
+	if len(versionName(testTime, 1<<64-1))+1+maxClean != 4095 {
+		t.Error("the limit is not what is left by the longest name")
+	}
 }
