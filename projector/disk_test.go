@@ -4,11 +4,43 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/token-projector/token-projector/rotation"
 )
+
+// runOn is run with the disk's jobs done on a real one.
+func (r *rig) runOn(d *disk, long time.Duration) {
+	end := r.now.Mono + long
+	for {
+		for r.turn(); len(r.flying) > 0; r.turn() {
+			r.finishOn(d, r.flying[0])
+		}
+		if r.now.Mono >= end {
+			return
+		}
+		r.pass(min(max(r.s.wake(r.now), time.Millisecond), end-r.now.Mono))
+	}
+}
+
+func (r *rig) finishOn(d *disk, j job) {
+	switch {
+	case j.read != nil:
+		version, sums, claims, f := d.read(j.read)
+		r.s.finishRead(j.read, version, sums, claims, f, r.now)
+	case j.publish != nil:
+		result, f := d.publish(j.publish)
+		r.s.finishPublish(j.publish, result, f, r.now)
+	case j.remove != nil:
+		r.s.finishRemove(j.remove, d.remove(j.remove), r.now)
+	default:
+		r.finish(j)
+		return
+	}
+	r.flying = slices.DeleteFunc(r.flying, func(f job) bool { return f == j })
+}
 
 // TestKeptMode: somebody (the file's owner is the pod's user) has set a setuid bit on a file of a source that
 // fails after a restart. The token beside it is renewed all the same.
@@ -16,38 +48,13 @@ func TestKeptMode(t *testing.T) {
 	dir := memoryDir(t)
 	root := openTestRoot(t, dir)
 	defer root.Close()
-	d := disk{root: root}
+	d := &disk{root: root}
 	r := newRig(t)
 	r.s.self = root.owner()
 	pod := withSources(600, settingsSource(KindConfigMap, "k", false))
-	real := func(r *rig, d0 time.Duration) { // the jobs of d0, on the disk
-		end := r.now.Mono + d0
-		for {
-			r.turn()
-			for len(r.flying) > 0 {
-				j := r.flying[0]
-				r.flying = r.flying[1:]
-				switch {
-				case j.read != nil:
-					v, sums, claims, f := d.read(j.read)
-					r.s.finishRead(j.read, v, sums, claims, f, r.now)
-				case j.publish != nil:
-					result, f := d.publish(j.publish)
-					r.s.finishPublish(j.publish, result, f, r.now)
-				default:
-					r.finish(j)
-				}
-				r.turn()
-			}
-			if r.now.Mono >= end {
-				return
-			}
-			r.pass(min(max(r.s.wake(r.now), time.Millisecond), end-r.now.Mono))
-		}
-	}
 	r.apply(pod)
 	r.s.touch(settingsRef(KindConfigMap), settingsData("settings"), r.now)
-	real(r, time.Second)
+	r.runOn(d, time.Second)
 	file := filepath.Join(root.Path(extra(1)), "k")
 	token := filepath.Join(root.Path(extra(1)), "extra-token")
 	if err := os.Chmod(file, 0o644|os.ModeSetuid); err != nil {
@@ -60,7 +67,7 @@ func TestKeptMode(t *testing.T) {
 	next.s.hear(next.server(), next.now, next.now)
 	next.apply(pod)
 	next.s.touch(settingsRef(KindConfigMap), nil, next.now) // deleted meanwhile
-	real(next, 20*time.Minute)
+	next.runOn(d, 20*time.Minute)
 	data, err := os.ReadFile(token)
 	if err != nil {
 		t.Fatal(err)

@@ -231,7 +231,7 @@ func (s *state) finishPublish(j *publishJob, r atomicwriter.Result, f found, now
 	s.observePublish(j, r, f, now)
 	s.tend(v, f, server)
 	s.noteRefused(v, j.refused)
-	v.mountpoints = j.mountpoints
+	v.mountpoints, v.linked = j.mountpoints, v.linked || f.err == nil || r.Outcome == atomicwriter.Written
 	wanted := s.end(v, now)
 	switch {
 	case f.err != nil && r.Outcome != atomicwriter.Written: // after the swap, an error is about leftovers

@@ -62,5 +62,5 @@ func firstElement(p string) string {
 	return first
 }
 
-// mounted reports whether the directories for mounts have been seen to.
-func (v *volume) mounted() bool { return slices.Equal(v.mountpoints, v.wish.Mountpoints) }
+// mounted reports whether the directories for mounts, and the links of the files, have been seen to.
+func (v *volume) mounted() bool { return v.linked && slices.Equal(v.mountpoints, v.wish.Mountpoints) }

@@ -114,6 +114,7 @@ type volume struct {
 	verifyAt    time.Time     // server time
 	restAt      time.Time     // no disk job that only looks and sweeps before; zero: no old version resists
 	mountpoints []string      // that a job has seen to
+	linked      bool          // a publish has seen to the links; what is read tells nothing of them
 	retryAt     time.Time     // no disk job before; zero: no failure
 	failures    int           // of disk jobs, in a row
 

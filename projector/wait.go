@@ -167,6 +167,8 @@ func (v *volume) lacks() string {
 	switch {
 	case v.err != nil:
 		return v.err.Error()
+	case v.whole && !v.mounted():
+		return "what is on disk is being checked"
 	case v.whole:
 		return "a token in it has expired and is not renewed yet"
 	}
