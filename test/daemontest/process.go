@@ -170,6 +170,19 @@ func (p *Process) Terminate() {
 	p.exit(0)
 }
 
+// Suspend stops the process where it is, and Resume lets it go on, as a suspended machine would.
+func (p *Process) Suspend() { p.signal(syscall.SIGSTOP) }
+
+// Resume ends what Suspend began.
+func (p *Process) Resume() { p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // Kill is kill -9.
 func (p *Process) Kill() {
 	p.cmd.Process.Kill()
