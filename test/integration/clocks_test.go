@@ -67,7 +67,7 @@ func TestServerStepped(t *testing.T) {
 		step  time.Duration
 		renew int
 	}{
-		"ahead, tokens live on":      {10 * time.Minute, 0},
+		"ahead, tokens live on":      {3 * time.Minute, 0},
 		"ahead, past their expiry":   {3 * time.Hour, 2},
 		"back, tokens not valid yet": {-time.Hour, 2},
 	} {
