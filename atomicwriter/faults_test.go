@@ -101,9 +101,13 @@ func (s scenario) setUp(t *testing.T) (dir string, d *Dir, old map[string]string
 
 var errFault = fmt.Errorf("planted: %w", syscall.EIO)
 
+// errnos are what a failing disk says: broken, full, read-only, over quota, no descriptor left.
+var errnos = []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS, syscall.EDQUOT, syscall.EMFILE}
+
 // injector makes the step'th changing call fail, and looks at the volume before and after each.
 type injector struct {
 	step, kind int
+	errno      syscall.Errno // 0: that of errFault
 	seen       int
 	op         string // what failed
 	look       func(where string)
@@ -123,6 +127,9 @@ func (in *injector) hook(op, name string, done bool) error {
 	in.seen++
 	if kind := fault(in.kind); kind == crash || kind == crashed {
 		panic(errFault)
+	}
+	if in.errno != 0 {
+		return in.errno
 	}
 	return errFault
 }
@@ -149,21 +156,35 @@ func TestFaults(t *testing.T) {
 			clean := cleanTree(t, s.after)
 			steps := 0
 			for kind, name := range faultNames {
-				for step := 0; s.faultAt(t, step, kind, name, clean); step++ {
-					steps++
+				for _, in := range injectors(fault(kind)) {
+					for step := 0; s.faultAt(t, step, in, name, clean); step++ {
+						steps++
+					}
 				}
 			}
-			if least := len(faultNames) * 5; steps < least {
+			if least := (2*len(errnos) + 2) * 5; steps < least {
 				t.Fatalf("only %d faults could be planted, want at least %d", steps, least)
 			}
+			t.Logf("%d faults", steps)
 		})
 	}
 }
 
+// injectors are one for each error that a fault can give.
+func injectors(kind fault) (list []injector) {
+	if kind == crash || kind == crashed {
+		return []injector{{kind: int(kind)}}
+	}
+	for _, e := range errnos {
+		list = append(list, injector{kind: int(kind), errno: e})
+	}
+	return list
+}
+
 // faultAt plants one fault; false if the publish has no such step.
-func (s scenario) faultAt(t *testing.T, step, kind int, name string, clean map[string]string) bool {
+func (s scenario) faultAt(t *testing.T, step int, in injector, name string, clean map[string]string) bool {
 	dir, d, old := s.setUp(t)
-	in := injector{step: step, kind: kind}
+	in.step = step
 	in.look = func(where string) {
 		if why := s.whole(view(dir, s.before, s.after), old); why != "" {
 			t.Fatalf("step %d %s: at %s: %s", step, name, where, why)
@@ -181,7 +202,7 @@ func (s scenario) faultAt(t *testing.T, step, kind int, name string, clean map[s
 	at := fmt.Sprintf("step %d %s at %s", step, name, in.op)
 	in.look("the end")
 	if !died {
-		s.checkFailure(t, at, dir, r, err)
+		s.checkFailure(t, at, dir, r, err, in.errno)
 		if r.Outcome != Written && in.op != "mkdirat" && !slices.Equal(versions(t, d), before) {
 			t.Fatalf("%s: the staged version stayed", at)
 		}
@@ -191,9 +212,9 @@ func (s scenario) faultAt(t *testing.T, step, kind int, name string, clean map[s
 }
 
 // checkFailure checks what a failed publish says.
-func (s scenario) checkFailure(t *testing.T, at, dir string, r Result, err error) {
+func (s scenario) checkFailure(t *testing.T, at, dir string, r Result, err error, planted syscall.Errno) {
 	t.Helper()
-	if !errors.Is(err, errFault) {
+	if !errors.Is(err, planted) {
 		t.Fatalf("%s: the error is %v", at, err)
 	}
 	current, _ := os.Readlink(filepath.Join(dir, dataLink))
