@@ -177,11 +177,11 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		return
 	}
 	v.failures++
-	unknown := now
-	if !v.known { // a token that nobody could read yet may expire at any time
-		unknown = now.Add(pendingGrace)
+	pause := rotation.Backoff(v.seed(), v.failures, v.soonest(now).Sub(now))
+	if f.err != nil { // a disk that has space again, or may be written again, tells nobody
+		pause = min(pause, diskRetry)
 	}
-	v.verifyAt = now.Add(rotation.Backoff(v.seed(), v.failures, v.soonest(unknown).Sub(now)))
+	v.verifyAt = now.Add(pause)
 	v.restAt = v.verifyAt
 	if f.err != nil { // what is left over keeps nothing new back
 		v.retryAt = v.verifyAt

@@ -291,6 +291,26 @@ func TestUnreadDiskIsReadSoon(t *testing.T) {
 	}
 }
 
+// TestDiskIsTriedSoon: a disk that was full or read-only for an hour is written again within seconds, be the next
+// token due or not, and a pod that came meanwhile gets its volume.
+func TestDiskIsTriedSoon(t *testing.T) {
+	r := settled(t, 1, 7200)
+	r.broken = errors.New("no space left on device")
+	r.apply(lonePod(1, 7200))
+	r.s.verifyVolume(r.volume(extra(0)), r.now)
+	r.run(time.Hour)
+	if r.volume(extra(0)).failures < 5 || r.volume(extra(1)).failures < 5 {
+		t.Fatal("the disk does not fail")
+	}
+	r.broken = nil
+	r.run(diskRetry)
+	for i := range 2 {
+		if v := r.volume(extra(i)); v.condition() != "ready" {
+			t.Errorf("%v after it works again volume %d is %s", diskRetry, i, v.condition())
+		}
+	}
+}
+
 // TestAdoptedTokensKeepTheirTimes: a restart does not bring all pods together.
 func TestAdoptedTokensKeepTheirTimes(t *testing.T) {
 	r := settled(t, 50, 3600)

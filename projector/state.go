@@ -195,6 +195,7 @@ const (
 	sweepEvery = 10 * time.Minute // re-reading a volume whose watches work
 	sweepBlind = time.Minute      // and one whose watches could not be set
 	hintDelay  = 50 * time.Millisecond
+	diskRetry  = 5 * time.Second  // at most, between attempts at a volume that cannot be read or published
 	maxPace    = 30 * time.Second // between repairs in a storm
 	calmAfter  = time.Minute      // without a repair, the storm is over
 	// A pending pod's token competes as if it expired this long after the pod
