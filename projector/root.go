@@ -124,8 +124,8 @@ func (r *Root) claim(ctx context.Context, waiting func()) error {
 	if err := errors.Join(r.check(), r.identify()); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(r.dir.Fd(), uint32(privateMode)); err != nil {
-		return fmt.Errorf("make private: %w", err)
+	if err := r.makePrivate(); err != nil {
+		return err
 	}
 	pods, err := r.dir.Mkdir(podsName, privateMode)
 	if err != nil {
@@ -134,9 +134,25 @@ func (r *Root) claim(ctx context.Context, waiting func()) error {
 	return errors.Join(pods.Close(), r.inspect())
 }
 
+// makePrivate sets the root's mode if it is another one: a read-only root can be served from.
+func (r *Root) makePrivate() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(r.dir.Fd(), &st); err != nil {
+		return fmt.Errorf("stat root: %w", err)
+	}
+	if st.Mode&^unix.S_IFMT == uint32(privateMode) {
+		return nil
+	}
+	if err := unix.Fchmod(r.dir.Fd(), uint32(privateMode)); err != nil {
+		return fmt.Errorf("make private: %w", err)
+	}
+	return nil
+}
+
 // lock opens the marker and waits for its lock.
 func (r *Root) lock(ctx context.Context, waiting func()) error {
-	fd, err := unix.Openat(r.dir.Fd(), markerName, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+	// Not for writing: that would keep the file system from being remounted read-only, and us from starting on one that is.
+	fd, err := unix.Openat(r.dir.Fd(), markerName, unix.O_RDONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("open marker: %w", &fs.PathError{Op: "openat", Path: markerName, Err: err})
 	}
@@ -233,10 +249,20 @@ func (r *Root) identify() error {
 		_ = unix.Unlinkat(r.dir.Fd(), markerName, 0)
 		return fmt.Errorf("it is not empty and has no %s: %s is not ours; use another --root-dir, or empty this one", markerName, foreign)
 	}
-	if _, err := r.marker.WriteAt([]byte(markerText), 0); err != nil {
+	if err := r.mark(); err != nil {
 		return fmt.Errorf("write marker: %w", err)
 	}
 	return nil
+}
+
+// mark writes the text of the locked marker, which is open for reading only.
+func (r *Root) mark() error {
+	marker, err := os.OpenFile(fmt.Sprintf("%s%d", descriptors, r.marker.Fd()), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = marker.WriteAt([]byte(markerText), 0)
+	return errors.Join(err, marker.Close())
 }
 
 // ownShape matches the directories that a container runtime makes on the way to
