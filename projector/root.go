@@ -348,32 +348,39 @@ func volumePath(k Key) string {
 }
 
 // volume opens a volume's directory and makes what is missing on the way. What
-// is not a directory below the pod's own is replaced: it is the pod's doing.
+// is not a directory is replaced: the pod's own by whoever may write the root,
+// what is below it by the pod.
 func (r *Root) volume(k Key) (*atomicwriter.Dir, error) {
 	dir, err := r.dir.Open(volumePath(k))
 	if err == nil {
 		return dir, nil
 	}
-	pods, err := r.dir.Mkdir(podsName, privateMode) // somebody may have emptied the root
+	parent, err := r.dir.Mkdir(podsName, privateMode) // somebody may have emptied the root
 	if err != nil {
 		return nil, err
 	}
-	dir, err = pods.Mkdir(string(k.PodUID), privateMode)
-	pods.Close()
-	for _, name := range append(strings.Split(volumesPath, "/"), k.Volume) {
+	mode := privateMode
+	for _, name := range append([]string{string(k.PodUID)}, append(strings.Split(volumesPath, "/"), k.Volume)...) {
+		dir, err = replaceWithDir(parent, name, mode)
+		parent.Close()
 		if err != nil {
 			return nil, err
 		}
-		parent := dir
-		dir, err = parent.Mkdir(name, sharedMode)
-		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			if err = parent.Remove(name); err == nil {
-				dir, err = parent.Mkdir(name, sharedMode)
-			}
-		}
-		parent.Close()
+		parent, mode = dir, sharedMode
 	}
-	return dir, err
+	return dir, nil
+}
+
+// replaceWithDir opens a child directory, or makes it where something else stands or nothing.
+func replaceWithDir(parent *atomicwriter.Dir, name string, mode fs.FileMode) (*atomicwriter.Dir, error) {
+	dir, err := parent.Mkdir(name, mode)
+	if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+		return dir, err
+	}
+	if err := parent.Remove(name); err != nil {
+		return nil, err
+	}
+	return parent.Mkdir(name, mode)
 }
 
 // removePod removes a pod's directory and everything below it.

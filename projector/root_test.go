@@ -344,7 +344,7 @@ func TestRootVolumeReplacesWhatThePodPutThere(t *testing.T) {
 	outside := memoryDir(t)
 	write(t, outside+"/precious", "x")
 	for name, at := range map[string]string{
-		"volumes": "volumes", "plugin": "volumes/kubernetes.io~projected", "volume": "volumes/kubernetes.io~projected/v",
+		"pod": "", "volumes": "volumes", "plugin": "volumes/kubernetes.io~projected", "volume": "volumes/kubernetes.io~projected/v",
 	} {
 		for kind, put := range map[string]func(string){
 			"link": func(path string) { os.Symlink(outside, path) },
