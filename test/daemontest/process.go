@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -63,25 +64,34 @@ func (o *output) next() (string, <-chan struct{}) {
 // nothing else has.
 func Start(t *testing.T, api *fakeapi.Server, root string, extra ...string) *Process {
 	t.Helper()
+	return StartUnder(t, nil, api, root, extra...)
+}
+
+// StartUnder is Start by way of a command, which must become the daemon: it ends with an exec of its further arguments.
+func StartUnder(t *testing.T, command []string, api *fakeapi.Server, root string, extra ...string) *Process {
+	t.Helper()
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := api.WriteKubeconfig(kubeconfig); err != nil {
 		t.Fatal(err)
 	}
 	p := &Process{t: t, api: api, output: &output{changed: make(chan struct{})}, exited: make(chan struct{})}
-	p.launch(append([]string{
-		"run", "--node-name", Node, "--kubeconfig", kubeconfig, "--root-dir", root,
+	p.launch(slices.Concat(command, []string{
+		binary, "run", "--node-name", Node, "--kubeconfig", kubeconfig, "--root-dir", root,
 		"--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0", "--log-level", "debug",
-	}, extra...))
+	}, extra))
 	p.Metrics, p.Health = p.address("serving metrics"), p.address("serving health")
 	return p
 }
+
+// PID is the process's.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Output is what the daemon has printed so far.
 func (p *Process) Output() string { return p.output.String() }
 
 func (p *Process) launch(args []string) {
 	p.t.Helper()
-	p.cmd = exec.Command(binary, args...)
+	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Stderr, p.cmd.Stdout = p.output, p.output
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

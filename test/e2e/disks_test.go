@@ -1,0 +1,232 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/token-projector/token-projector/test/daemontest"
+	"github.com/token-projector/token-projector/test/fakeapi"
+)
+
+const (
+	onset = `"msg":"volume is not as wanted"`
+	end   = `"msg":"volume is in order again"`
+)
+
+// node is a daemon on a root of its own.
+type node struct {
+	*daemontest.Process
+	t    *testing.T
+	api  *fakeapi.Server
+	root string
+}
+
+func newNode(t *testing.T, root string) *node {
+	t.Helper()
+	api, err := fakeapi.Start(fakeapi.Options{NoAPIAccessVolume: true})
+	check(t, err)
+	t.Cleanup(api.Close)
+	check(t, api.AddNamespace("demo"))
+	return &node{t: t, api: api, root: root}
+}
+
+func (n *node) start() { n.Process = daemontest.Start(n.t, n.api, n.root) }
+
+// pod makes a pod with one token volume and returns the token's path.
+func (n *node) pod(name string) string {
+	n.t.Helper()
+	pod, err := fakeapi.Create(n.api, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: name},
+		Spec: corev1.PodSpec{
+			NodeName: daemontest.Node, Containers: []corev1.Container{{Name: "main", Image: "scratch"}},
+			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+				Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+					Audience: "a", ExpirationSeconds: new(int64(7200)), Path: "token"}}},
+			}}}},
+		},
+	})
+	check(n.t, err)
+	return filepath.Join(n.root, "pods", string(pod.UID), "volumes", "kubernetes.io~projected", "v", "token")
+}
+
+// measure waits until ok and returns after how long.
+func (n *node) measure(what string, ok func() bool) time.Duration {
+	n.t.Helper()
+	began := time.Now()
+	for !ok() {
+		if time.Since(began) > 2*time.Minute {
+			n.t.Fatalf("never: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond) // what it waits for happens in another process
+	}
+	return time.Since(began).Round(time.Millisecond)
+}
+
+func (n *node) published(path string) func() bool {
+	return func() bool { b, err := os.ReadFile(path); return err == nil && len(b) > 0 }
+}
+
+// shows reports whether the daemon exposes that very sample.
+func (n *node) shows(sample string) func() bool {
+	return func() bool {
+		resp, err := http.Get("http://" + n.Metrics + "/metrics")
+		check(n.t, err) // a daemon that ended is a failure
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		check(n.t, err)
+		return strings.Contains(string(body), "\n"+sample+"\n")
+	}
+}
+
+func (n *node) expectLines(text string, want int) {
+	n.t.Helper()
+	if got := strings.Count(n.Output(), text); got != want {
+		n.t.Errorf("%d log lines with %s, want %d", got, text, want)
+	}
+}
+
+// fill makes files until the file system has no room.
+func fill(dir string, size int) error {
+	for i := 0; ; i++ {
+		err := os.WriteFile(filepath.Join(dir, fmt.Sprint("ballast", i)), make([]byte, size), 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func empty(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "ballast*"))
+	for _, f := range files {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return err
+}
+
+func remount(flags uintptr) func(string) error {
+	return func(dir string) error { return unix.Mount("", dir, "", unix.MS_REMOUNT|flags, "") }
+}
+
+// TestBadDisk: the root's file system is full, in bytes or in inodes, or read-only, for longer than the first retries take.
+// A pod that comes meanwhile is told of in a log line and a metric; tokens that are there stay, also when the daemon
+// starts anew; and seconds after the disk is good again everything is there.
+func TestBadDisk(t *testing.T) {
+	for name, tt := range map[string]struct {
+		options    string
+		spoil, fix func(root string) error
+	}{
+		"no bytes":  {"size=256k", func(root string) error { return fill(root, 4096) }, empty},
+		"no inodes": {"nr_inodes=100", func(root string) error { return fill(root, 0) }, empty},
+		"read-only": {"size=256k", remount(unix.MS_RDONLY), remount(0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, t.TempDir())
+			check(t, unix.Mount("tmpfs", n.root, "tmpfs", 0, tt.options))
+			t.Cleanup(func() { check(t, unix.Unmount(n.root, unix.MNT_DETACH)) })
+			n.start()
+			old := n.pod("old")
+			n.measure("the first token", n.published(old))
+			token, err := os.ReadFile(old)
+			check(t, err)
+
+			check(t, tt.spoil(n.root))
+			late := n.pod("late")
+			told := n.measure("the metric", n.shows(`token_projector_volume_errors{reason="DiskFailed"} 1`))
+			n.expectLines(onset, 1)
+			again := n.restarted(old, token)
+			time.Sleep(20 * time.Second) // the fault's length: retries grow apart
+
+			check(t, tt.fix(n.root))
+			whole := n.measure("the late pod's token", n.published(late))
+			n.measure("recovery in the metrics", n.shows(`token_projector_volumes{state="ready"} 2`))
+			n.expectLines(onset, 1)
+			n.expectLines(end, 1)
+			n.expectToken(old, token)
+			if whole > 15*time.Second {
+				t.Errorf("whole again after %v", whole)
+			}
+			t.Logf("in the metrics after %v; adopted by a new daemon after %v; whole %v after the end", told, again, whole)
+			n.Terminate()
+		})
+	}
+}
+
+// restarted kills the daemon and starts another, which must adopt what is there.
+func (n *node) restarted(old string, token []byte) time.Duration {
+	n.t.Helper()
+	n.Kill()
+	n.expectToken(old, token)
+	n.start()
+	took := n.measure("adoption", n.shows(`token_projector_adopted_tokens_total 1`))
+	n.measure("the metric", n.shows(`token_projector_volume_errors{reason="DiskFailed"} 1`))
+	n.expectToken(old, token)
+	return took
+}
+
+func (n *node) expectToken(path string, want []byte) {
+	n.t.Helper()
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		n.t.Errorf("a token that was there is another one: %v", err)
+	}
+}
+
+// noWatches gives what follows a user namespace in which nothing can be watched.
+var noWatches = []string{"unshare", "--user", "--map-root-user", "sh", "-c",
+	`echo 0 >/proc/sys/user/max_inotify_watches && exec "$@"`, "sh"}
+
+// TestNoInotifyWatches: with none left, the daemon says so once and in a metric, and the sweep repairs; when there are some
+// again, the next sweep takes them.
+func TestNoInotifyWatches(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, daemontest.MemoryDir(t))
+	n.Process = daemontest.StartUnder(t, noWatches, n.api, n.root)
+	paths := []string{n.pod("a"), n.pod("b")}
+	for _, p := range paths {
+		n.measure(p, n.published(p))
+	}
+	n.measure("the metric", n.shows("token_projector_watch_degraded 1"))
+	harm := func() {
+		for _, p := range paths {
+			check(t, os.Remove(p))
+		}
+	}
+	repaired := func() time.Duration {
+		return max(n.measure("repair", n.published(paths[0])), n.measure("repair", n.published(paths[1])))
+	}
+	harm()
+	swept := repaired()
+	n.expectLines(`"msg":"no watches left`, 1)
+
+	enter := exec.Command("nsenter", "--user", "--preserve-credentials", "--target", fmt.Sprint(n.PID()),
+		"sh", "-c", "echo 100 >/proc/sys/user/max_inotify_watches")
+	if out, err := enter.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	freed := n.measure("watches again", n.shows("token_projector_watch_degraded 0"))
+	harm()
+	watched := repaired()
+	if watched > 15*time.Second {
+		t.Errorf("repaired %v after there were watches again", watched)
+	}
+	t.Logf("without watches repaired after %v; watching again %v after there were some; then repaired after %v", swept, freed, watched)
+	n.Terminate()
+}
