@@ -155,7 +155,7 @@ var plants = map[string]func(*world){
 	},
 	"is not ready at the end": eachVolume(func(w *world, v *volume) { v.detached = true }),
 	"held, ": func(w *world) {
-		if w.at > historyLength && !w.s.outage.Open() {
+		if w.at > historyLength && !w.s.outage.Open() && w.s.onDisk == 0 {
 			w.s.asked = []*mintJob{{v: &volume{busy: true}}}
 			w.flying = []job{{mint: w.s.asked[0]}}
 		}

@@ -109,11 +109,10 @@ type node struct {
 
 // figures are what one outage came to.
 type figures struct {
-	fresh            []time.Duration // from the end of the outage to the swap, of each token, sorted
-	expired          int             // tokens that had expired at the end of the outage
-	requests         int             // TokenRequests sent during it
-	peak             int             // most of them in one second
-	damaged, missing int             // tokens that were not readable at the end of it
+	fresh    []time.Duration // from the end of the outage to the swap, of each token, sorted
+	expired  int             // tokens that had expired at the end of the outage
+	requests int             // TokenRequests sent during it
+	peak     int             // most of them in one second
 }
 
 // TestOutages prints a table, and fails if a token was lost or never renewed.
