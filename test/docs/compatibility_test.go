@@ -62,14 +62,16 @@ func inTree(t *testing.T) func(folder, test string) bool {
 	}
 }
 
-// TestCompatibility: every rule of the table names tests that exist.
+// TestCompatibility: every row of the tables names tests that exist.
 func TestCompatibility(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(top, "docs", "compatibility.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, fault := range faults(string(text), inTree(t)) {
-		t.Error(fault)
+	for _, name := range []string{"compatibility.md", "reliability.md"} {
+		text, err := os.ReadFile(filepath.Join(top, "docs", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fault := range faults(string(text), inTree(t)) {
+			t.Errorf("%s: %s", name, fault)
+		}
 	}
 	planted := map[string]string{
 		"a test that is not there": "| a | b | c | `projector/TestNoSuchThing` |",

@@ -1,10 +1,11 @@
 // Command fake-apiserver runs package fakeapi alone: a Kubernetes API server for demonstrations and tests, with
 // everything in memory and really signed tokens. It says on one line where it serves, and ends with SIGINT or SIGTERM.
 //
-//	fake-apiserver --kubeconfig-out FILE [--listen ADDRESS] [--node NAME] [--signing-alg RS256|ES256]
+//	fake-apiserver --kubeconfig-out FILE [--admin-kubeconfig-out FILE] [--listen ADDRESS] [--node NAME] [--signing-alg RS256|ES256]
 //	               [--max-token-expiration DURATION] [--demo]
 //
-// The kubeconfig holds a client certificate of the node. It is for loopback: there is no authorization.
+// The kubeconfig holds a client certificate of the node, who may do what a node may; the administrator's is for your
+// kubectl. It is for loopback: anybody else with a credential may do everything.
 package main
 
 import (
@@ -56,6 +57,7 @@ type flags struct {
 	set        *pflag.FlagSet
 	listen     string
 	kubeconfig string
+	admin      string
 	signingAlg string
 	maxToken   time.Duration
 	node       string
@@ -67,6 +69,7 @@ func parse(args []string) (*flags, error) {
 	f.set.SetOutput(io.Discard)
 	f.set.StringVar(&f.listen, "listen", "127.0.0.1:0", "TCP address to serve on; port 0 chooses a free one")
 	f.set.StringVar(&f.kubeconfig, "kubeconfig-out", "", "file to write a kubeconfig of the node to, once serving (required)")
+	f.set.StringVar(&f.admin, "admin-kubeconfig-out", "", "file to write a kubeconfig of the administrator to, for kubectl")
 	f.set.StringVar(&f.signingAlg, "signing-alg", string(jose.ES256), "signature of tokens: RS256 or ES256")
 	f.set.DurationVar(&f.maxToken, "max-token-expiration", 0, "shorten longer token lifetimes to this, which may be seconds; 0 is off")
 	f.set.StringVar(&f.node, "node", "demo-node", "name of the node")
@@ -115,6 +118,11 @@ func serve(ctx context.Context, f *flags, stdout io.Writer) error {
 	d := newDemo(s, f.node)
 	if f.demo {
 		if err := d.seed(); err != nil {
+			return err
+		}
+	}
+	if f.admin != "" {
+		if err := s.WriteAdminKubeconfig(f.admin); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -69,8 +70,8 @@ func TestProgram(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "--kubeconfig-out", kubeconfig, "--demo", "--max-token-expiration", "5s")
+			kubeconfig, admin := filepath.Join(t.TempDir(), "kubeconfig"), filepath.Join(t.TempDir(), "admin")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "--kubeconfig-out", kubeconfig, "--admin-kubeconfig-out", admin, "--demo", "--max-token-expiration", "5s")
 			cmd.Env = append(os.Environ(), "BE_FAKE_APISERVER=1")
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
@@ -91,6 +92,7 @@ func TestProgram(t *testing.T) {
 				t.Errorf("said %q", line[:n])
 			}
 			checkDemo(t, kubeconfig)
+			checkAdmin(t, kubeconfig, admin)
 			if err := cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +107,22 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-func checkDemo(t *testing.T, kubeconfig string) {
+// checkAdmin: the administrator lists all accounts, and the node may not.
+func checkAdmin(t *testing.T, node, admin string) {
+	t.Helper()
+	list := func(kubeconfig string) error {
+		_, err := clientOf(t, kubeconfig).CoreV1().ServiceAccounts("").List(t.Context(), metav1.ListOptions{})
+		return err
+	}
+	if err := list(admin); err != nil {
+		t.Error(err)
+	}
+	if err := list(node); !apierrors.IsForbidden(err) {
+		t.Errorf("the node lists all accounts: %v", err)
+	}
+}
+
+func clientOf(t *testing.T, kubeconfig string) *kubernetes.Clientset {
 	t.Helper()
 	if info, err := os.Stat(kubeconfig); err != nil || info.Mode() != 0o600 {
 		t.Errorf("the kubeconfig: %v, %v", info, err)
@@ -118,6 +135,12 @@ func checkDemo(t *testing.T, kubeconfig string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return client
+}
+
+func checkDemo(t *testing.T, kubeconfig string) {
+	t.Helper()
+	client := clientOf(t, kubeconfig)
 	pods, err := client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=demo-node,status.phase=Running"})
 	if err != nil {
 		t.Fatal(err)

@@ -164,9 +164,25 @@ func (s *Server) CA() []byte { return append([]byte(nil), s.pki.caPEM...) }
 
 // WriteKubeconfig writes, atomically and with mode 0600, a kubeconfig with the client certificate of the node in Options.
 func (s *Server) WriteKubeconfig(path string) error {
+	return s.writeKubeconfig(path, "system:node:"+s.opts.Node, clientcmdapi.AuthInfo{ClientCertificateData: s.pki.clientCert, ClientKeyData: s.pki.clientKey})
+}
+
+// WriteAdminKubeconfig is WriteKubeconfig with the administrator's token, for a person's kubectl.
+func (s *Server) WriteAdminKubeconfig(path string) error {
+	return s.writeKubeconfig(path, "kubernetes-admin", clientcmdapi.AuthInfo{Token: s.pki.bearerToken})
+}
+
+func (s *Server) writeKubeconfig(path, user string, auth clientcmdapi.AuthInfo) error {
+	const name = "fake"
+	config := clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: s.URL(), CertificateAuthorityData: s.pki.caPEM}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{user: &auth},
+		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: user}},
+		CurrentContext: name,
+	}
 	next := path + ".new"
 	defer os.Remove(next) // nothing left to remove after the rename
-	err := clientcmd.WriteToFile(s.kubeconfig(), next)
+	err := clientcmd.WriteToFile(config, next)
 	if err == nil {
 		err = os.Rename(next, path)
 	}
@@ -174,15 +190,4 @@ func (s *Server) WriteKubeconfig(path string) error {
 		return fmt.Errorf("write the kubeconfig: %w", err)
 	}
 	return nil
-}
-
-func (s *Server) kubeconfig() clientcmdapi.Config {
-	const name = "fake"
-	user := "system:node:" + s.opts.Node
-	return clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: s.URL(), CertificateAuthorityData: s.pki.caPEM}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{user: {ClientCertificateData: s.pki.clientCert, ClientKeyData: s.pki.clientKey}},
-		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: user}},
-		CurrentContext: name,
-	}
 }

@@ -257,9 +257,9 @@ func TestCredentials(t *testing.T) {
 	}
 	wrong := s.RESTConfig()
 	wrong.BearerToken = "wrong"
-	foreign := start(t, Options{}).kubeconfig().AuthInfos["system:node:node-1"]
+	foreign := start(t, Options{}).pki
 	stranger := s.RESTConfig()
-	stranger.BearerToken, stranger.CertData, stranger.KeyData = "", foreign.ClientCertificateData, foreign.ClientKeyData
+	stranger.BearerToken, stranger.CertData, stranger.KeyData = "", foreign.clientCert, foreign.clientKey
 	for _, c := range []struct {
 		name   string
 		config *rest.Config
