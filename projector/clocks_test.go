@@ -8,7 +8,7 @@ import (
 	"github.com/token-projector/token-projector/rotation"
 )
 
-// clocked is a node of ten pods whose clocks somebody plays with, and the true server time's view of it.
+// clocked is a node of a few pods whose clocks somebody plays with, and the true server time's view of it.
 type clocked struct {
 	*rig
 	restarted bool
@@ -17,7 +17,7 @@ type clocked struct {
 	expired   int // tokens that were seen expired
 }
 
-const clockedPods = 10
+const clockedPods = 4
 
 func newClocked(t *testing.T, ahead time.Duration) *clocked {
 	c := &clocked{rig: newRig(t), minted: map[Key]int{}}
