@@ -25,6 +25,7 @@ type mintJob struct {
 	request Request
 	sent    rotation.Time
 	early   bool               // a probe for a token that is not due
+	probe   bool               // of a server that is out
 	cancel  context.CancelFunc // set by Run
 }
 
@@ -80,6 +81,7 @@ func (s *state) mintNext(now rotation.Time) bool {
 			s.outage.Probing(now.Mono)
 		}
 		s.startMint(v, t, now)
+		s.asked[len(s.asked)-1].probe = probing
 	}
 	return true
 }

@@ -47,9 +47,12 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	}
 	// Any answer that is not of an outage ends it; one of refusals is ended by a success.
 	if failed == nil || !failed.ofServer() && !s.refusing {
+		hanging := !s.refusing // a server that refuses answers promptly
 		if s.outage.Succeeded(j.sent.Mono) {
 			s.release(now)
-			s.overtake(j.sent.Mono)
+			if hanging {
+				s.overtake(j.sent.Mono)
+			}
 		}
 	}
 	wanted := s.end(j.v, now)
@@ -76,7 +79,10 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 	wasOpen, retryAfter := s.outage.Open(), failed.RetryAfter
 	ofServer := failed.ofServer()
 	if !ofServer && !t.suspect && s.refusesAll(j.v, now.Mono) {
-		ofServer, retryAfter = true, max(retryAfter, min((now.Mono-s.refusedAt)/refusedPatience, time.Minute))
+		ofServer = true
+		if j.probe { // what is asked for beside the probes must not put them off
+			retryAfter = max(retryAfter, min((now.Mono-s.refusedAt)/refusedPatience, time.Minute))
+		}
 	}
 	if ofServer && s.outage.Failed(j.sent.Mono, now.Mono, retryAfter, t.suspect) {
 		if !wasOpen {

@@ -430,3 +430,27 @@ func TestHungRequestIsGivenUp(t *testing.T) {
 		t.Error("what was given up is not asked for again within a second")
 	}
 }
+
+// TestNewcomersDoNotPutOffProbes: while pods that are refused keep coming, those that wait are still probed for.
+func TestNewcomersDoNotPutOffProbes(t *testing.T) {
+	r := newRig(t)
+	r.answer = refusing(403, 0)
+	for i := range 5 {
+		r.apply(lonePod(i, 600))
+	}
+	r.s.replace(r.wishes(), r.now)
+	r.run(2 * time.Hour)
+	r.answer = func(q Request) (Minted, error) {
+		if len(q.PodName) == len("pod-0") {
+			return r.good(q)
+		}
+		return refusing(403, 0)(q)
+	}
+	for n := range 10 {
+		r.apply(lonePod(100+n, 600))
+		r.run(20 * time.Second)
+	}
+	if r.files[extra(0)] == nil {
+		t.Error("no token after 200 s in which others were refused")
+	}
+}
