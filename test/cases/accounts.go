@@ -30,7 +30,10 @@ func (w *World) configMap(name string) (*corev1.ConfigMap, error) {
 	return w.Client.CoreV1().ConfigMaps(w.NS).Get(w.Ctx, name, metav1.GetOptions{})
 }
 
-func controllers() []Case {
+func controllers() []Case { return append(accountControllers(), rootCAControllers()...) }
+
+// accountControllers keep the accounts of a namespace.
+func accountControllers() []Case {
 	return []Case{
 		{Group: accountsGroup, Name: "a new namespace gets the account default, with nothing in it", Run: func(w *World) {
 			account, err := w.readAccount("default")
@@ -61,6 +64,12 @@ func controllers() []Case {
 			_, err := w.readAccount("mine")
 			w.wantRefusal(err, answer{404, metav1.StatusReasonNotFound, `serviceaccounts "mine" not found`})
 		}},
+	}
+}
+
+// rootCAControllers keep kube-root-ca.crt, and empty what goes.
+func rootCAControllers() []Case {
+	return []Case{
 		{Group: accountsGroup, Name: "kube-root-ca.crt is made anew when it is deleted", Run: func(w *World) {
 			w.deleteConfigMap(rootCA)
 			w.eventually(w.checkRootCA)

@@ -31,7 +31,9 @@ type kubectlCase struct {
 
 const podManifest = `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web"},"spec":{"containers":[{"name":"app","image":"none.invalid/app"}]}}`
 
-func kubectlObjects() []kubectlCase {
+func kubectlObjects() []kubectlCase { return append(kubectlWrites(), kubectlReads()...) }
+
+func kubectlWrites() []kubectlCase {
 	return []kubectlCase{
 		{name: "create, get and delete of a service account", run: func(k *kubectl) {
 			k.prints("serviceaccount/robot created\n", "create serviceaccount robot")
@@ -65,6 +67,11 @@ func kubectlObjects() []kubectlCase {
 			k.prints("namespace \"NS-b\" deleted\n", "delete namespace "+k.NS+"-b")
 			k.fails("Error from server (NotFound): namespaces \"NS-b\" not found\n", "get ns "+k.NS+"-b")
 		}},
+	}
+}
+
+func kubectlReads() []kubectlCase {
+	return []kubectlCase{
 		{name: "get -o yaml is the object", run: getYAML},
 		{name: "get -o name of all of a category, and of several resources", run: func(k *kubectl) {
 			k.createPod(k.newPod("web", ""))

@@ -102,9 +102,15 @@ func timeJudgements() []judgement {
 
 const invalidated = "service account token has been invalidated"
 
+// atOnce deletes without grace.
+func atOnce() metav1.DeleteOptions { return metav1.DeleteOptions{GracePeriodSeconds: new(int64)} }
+
 // bindingJudgements: a token ends with what it is bound to.
-func bindingJudgements() []judgement {
-	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64)}
+func bindingJudgements() []judgement { return append(podJudgements(), objectJudgements()...) }
+
+// podJudgements are about its account and its pod.
+func podJudgements() []judgement {
+	now := atOnce()
 	return []judgement{
 		{"its account was deleted: refused", nil, func(w *World) (string, string) {
 			w.createAccount("brief")
@@ -143,6 +149,13 @@ func bindingJudgements() []judgement {
 			w.endPod(w.createPod(w.newPod("web", "")))
 			return w.token("default", bind(tokenRequest(), "Pod", "web", "")), ""
 		}},
+	}
+}
+
+// objectJudgements are about a node and a Secret.
+func objectJudgements() []judgement {
+	now := atOnce()
+	return []judgement{
 		{"the node of its pod was deleted: accepted", nil, func(w *World) (string, string) {
 			node := w.createNode("a").Name
 			w.createPod(w.newPod("web", node))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -102,7 +103,12 @@ func (w *World) decodePart(token []byte, index int) map[string]any {
 }
 
 func longLivedTokens() []Case {
-	return append(longLivedSecrets(), []Case{
+	return slices.Concat(longLivedSecrets(), longLivedCredentials(), longLivedReviews())
+}
+
+// longLivedCredentials are about such a token as it is presented.
+func longLivedCredentials() []Case {
+	return []Case{
 		{Group: accountsGroup, Name: "a long-lived token: its claims, no expiry and no audience", Run: func(w *World) {
 			account, secret := w.longLived(nil)
 			w.wantEqual("claims", w.decodePart(secret.Data["token"], 1), map[string]any{
@@ -145,6 +151,12 @@ func longLivedTokens() []Case {
 			w.wantEqual("token", string(secret.Data["token"]), "my own")
 			w.wantEqual("refused", w.refused(secret.Data["token"]), true)
 		}},
+	}
+}
+
+// longLivedReviews are about what is said of it.
+func longLivedReviews() []Case {
+	return []Case{
 		{Group: accountsGroup, Name: "TokenReview of a long-lived token: the account, its groups, no extra", Run: func(w *World) {
 			account, secret := w.longLived(nil)
 			w.wantEqual("status", w.reviewToken(secret.Data["token"]), authenticationv1.TokenReviewStatus{
@@ -174,7 +186,7 @@ func longLivedTokens() []Case {
 				return err
 			})
 		}},
-	}...)
+	}
 }
 
 func longLivedSecrets() []Case {
