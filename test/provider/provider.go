@@ -86,10 +86,12 @@ func (p *Provider) sandbox(pod *corev1.Pod, c *corev1.Container) (*sandbox, erro
 }
 
 // DeletePod ends the pod's processes, and then lets its volumes go. Of the pod
-// only the UID may be known.
+// only the UID may be known. A grace of 0 says that the object did not wait for
+// its processes, not that they had time to end: they get the default, as if the
+// object had been gone before anybody saw that it goes.
 func (p *Provider) DeletePod(ctx context.Context, pod *corev1.Pod) error {
 	grace := int64(corev1.DefaultTerminationGracePeriodSeconds)
-	if s := pod.DeletionGracePeriodSeconds; s != nil {
+	if s := pod.DeletionGracePeriodSeconds; s != nil && *s > 0 {
 		grace = *s
 	}
 	names, err := p.processes.containers(pod.UID)
