@@ -35,7 +35,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 
 .PHONY: test
 test: ## all tests but those of conformance, e2e and crash
-	$(GO) test -race -shuffle=on -parallel 8 ./...
+	$(GO) test -race -shuffle=on -parallel 16 ./...
 
 .PHONY: lint
 lint: gofmt vet staticcheck ## gofmt, go vet, staticcheck
@@ -88,8 +88,8 @@ outages: ## measure outages of three minutes, of each kind, with 110 pods: a tab
 	$(GO) test -tags outages -count=1 -parallel 32 -timeout 20m -v ./test/outages
 
 .PHONY: soak
-soak: ## SEEDS (2000) random histories of thirty days each in virtual time, on all processors
-	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./projector -seeds $(SEEDS)
+soak: ## SEEDS (2000) random histories, and 110 pods, of thirty days each in virtual time, on all processors
+	$(GO) test -count=1 -timeout 24h -v -run '^Test(Soak|ThirtyDays)$$' ./projector -seeds $(SEEDS) -pods 110
 
 .PHONY: image
 image: ## the container image

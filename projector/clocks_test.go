@@ -76,6 +76,7 @@ func (c *clocked) watch(long time.Duration) {
 // TestClocks: whatever a clock does, with a restart or without, no token is seen expired, and none is asked for in vain
 // but the one that finds out how late it is.
 func TestClocks(t *testing.T) {
+	t.Parallel()
 	const suspended = 30 * time.Minute
 	faults := map[string]struct {
 		ahead    time.Duration // the server's clock before the machine's, from the start
