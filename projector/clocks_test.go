@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/token-projector/token-projector/rotation"
 )
 
@@ -129,5 +131,29 @@ func TestClocksSees(t *testing.T) {
 	c.watch(11 * time.Minute)
 	if c.expired == 0 {
 		t.Error("expired tokens go unseen")
+	}
+}
+
+// TestTerminatingWhileInDoubt: the wall clock steps past the end of a terminating pod's tokens, which is all that the
+// node has. They are asked for when they are due, so that the time is heard; and when they are dead, no more.
+func TestTerminatingWhileInDoubt(t *testing.T) {
+	r := settled(t, 1, 600)
+	pod := lonePod(0, 600)
+	deleted := metav1.NewTime(r.server().Add(20 * time.Minute))
+	pod.DeletionTimestamp = &deleted
+	r.apply(pod)
+	r.step(time.Hour)
+	r.run(time.Second)
+	if len(r.requests) != 2 || r.s.retired(r.s.pods[uid(0)]) {
+		t.Errorf("%d requests, believed to be dead: %v", len(r.requests), r.s.retired(r.s.pods[uid(0)]))
+	}
+	r.run(21*time.Minute - time.Second - 1)
+	if r.onDisk(extra(0), "extra-token").Lifetime.Expired(r.server()) {
+		t.Error("the token has expired before its pod's end")
+	}
+	asked := len(r.requests)
+	r.run(time.Hour)
+	if len(r.requests) != asked || !r.s.retired(r.s.pods[uid(0)]) {
+		t.Errorf("%d requests for dead tokens", len(r.requests)-asked)
 	}
 }

@@ -76,7 +76,7 @@ func (s *state) mintNext(now rotation.Time) bool {
 	if v == nil {
 		return false
 	}
-	if t := v.nextToken(server); t != nil { // nil: retired since it was queued
+	if t := s.nextToken(v); t != nil { // nil: retired since it was queued
 		if probing {
 			s.outage.Probing(now.Mono)
 		}
@@ -119,7 +119,7 @@ func (s *state) probe(server time.Time) *volume {
 		return v
 	}
 	if v, ok := s.mints.PopEarly(server); ok {
-		if t := v.nextToken(server); t != nil && t.retryAt.IsZero() && !server.Before(t.earliest()) {
+		if t := s.nextToken(v); t != nil && t.retryAt.IsZero() && !server.Before(t.earliest()) {
 			return v
 		}
 		s.plan(v, server)

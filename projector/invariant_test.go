@@ -259,12 +259,13 @@ func (w *wander) wrongVolumes() string {
 		if p == nil || p.gone {
 			continue
 		}
+		dead := !p.wish.Retire.IsZero() && !w.s.now.Before(p.wish.Retire)
 		for _, v := range p.volumes {
 			working := v.busy || mints[v] || disks[v]
 			switch {
-			case !working && !v.held && (v.whole || !p.retired(w.s.clock.Now(w.now))):
+			case !working && !v.held && (v.whole || !dead):
 				return fmt.Sprintf("volume %v is forgotten", v.key)
-			case v.known && !v.busy && !v.held && !mints[v] && !p.retired(w.s.clock.Now(w.now)):
+			case v.known && !v.busy && !v.held && !mints[v] && !dead:
 				return fmt.Sprintf("tokens of %v will never be refreshed", v.key)
 			case v.whole && !v.busy && !disks[v]:
 				return fmt.Sprintf("volume %v will never be read back", v.key)

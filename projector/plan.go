@@ -14,9 +14,10 @@ import (
 )
 
 // retired reports whether the pod's tokens are dead, so that nothing refreshes
-// them any more; the files stay until the pod's object is gone.
-func (p *pod) retired(now time.Time) bool {
-	return !p.wish.Retire.IsZero() && !now.Before(p.wish.Retire)
+// them any more; the files stay until the pod's object is gone. A clock in doubt
+// proves no death: if nothing else is asked for, no answer would ever put it right.
+func (s *state) retired(p *pod) bool {
+	return !p.wish.Retire.IsZero() && !s.doubtful && !s.now.Before(p.wish.Retire)
 }
 
 // plan puts a volume where its state says it belongs: into the queues at the
@@ -30,15 +31,15 @@ func (s *state) plan(v *volume, now time.Time) {
 	if at, deadline, ok := v.nextDisk(now); ok {
 		s.disks.Set(v, at, deadline)
 	}
-	if t := v.nextToken(now); t != nil {
+	if t := s.nextToken(v); t != nil {
 		s.mints.Set(v, t.at(), t.deadline(v))
 	}
 }
 
 // nextToken is the token that wants minting first; nil if none does, but for those
 // that are held.
-func (v *volume) nextToken(now time.Time) *token {
-	if !v.known || v.pod.retired(now) {
+func (s *state) nextToken(v *volume) *token {
+	if !v.known || s.retired(v.pod) {
 		return nil
 	}
 	var next *token

@@ -86,7 +86,7 @@ func (s *state) snapshot(now rotation.Time) metrics.Snapshot {
 	}
 	snap.ClockSkew, snap.SkewKnown = s.clock.Skew(now)
 	for _, p := range s.pods {
-		if p.gone || p.retired(server) {
+		if p.gone || s.retired(p) {
 			continue
 		}
 		for _, v := range p.volumes {

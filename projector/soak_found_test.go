@@ -48,6 +48,15 @@ func TestHistories(t *testing.T) {
 				{1888439406 * time.Millisecond, "pod", "access", 4, 0 * time.Second, 172800},          // 524h33m59.406s
 			},
 		},
+		// Its tokens were believed to be dead, so that nothing was asked for that could have told the time.
+		"the only pod terminates, and the clock steps past its end": {
+			MaxInFlight: 9, Sweep: 21600 * time.Second, AwaitStopped: false, Skew: 0 * time.Second, Longest: 172800 * time.Second,
+			Events: []happening{
+				{106084782 * time.Millisecond, "pod", "two", 1, 0 * time.Second, 86400},        // 29h28m4.782s
+				{248127197 * time.Millisecond, "step", "", 0, 6049443 * time.Millisecond, 0},   // 68h55m27.197s
+				{248142937 * time.Millisecond, "end", "terminating", 1, 3600 * time.Second, 0}, // 68h55m42.937s
+			},
+		},
 	} {
 		if w := play(t, h, nil); w.wrong != "" {
 			t.Errorf("%s: after %v: %s", name, w.at, w.wrong)

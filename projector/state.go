@@ -29,11 +29,12 @@ type state struct {
 	awaitStopped bool
 	lookUp       bool // service accounts can be looked up
 
-	clock  rotation.ServerClock
-	now    time.Time     // server's, when it was last asked for
-	mono   time.Duration // local, at the same moment
-	outage rotation.Outage
-	struck map[string]bool // namespaces in which a request has failed in the outage that is open
+	clock    rotation.ServerClock
+	now      time.Time     // server's, when it was last asked for
+	mono     time.Duration // local, at the same moment
+	doubtful bool          // the clock, at the same moment
+	outage   rotation.Outage
+	struck   map[string]bool // namespaces in which a request has failed in the outage that is open
 	// refused are the first volumes of which a token was refused since the last success on the node, and refusedAt, by the
 	// local clock, is when that began; see refusesAll. refusing: that is what the outage that is open is about.
 	refused   map[*volume]bool
@@ -243,7 +244,7 @@ func (s *state) server(now rotation.Time) time.Time {
 	server := s.clock.Now(now)
 	by := server.Sub(s.now) - (now.Mono - s.mono)
 	first := s.now.IsZero()
-	s.now, s.mono = server, now.Mono
+	s.now, s.mono, s.doubtful = server, now.Mono, s.clock.Doubtful(now)
 	if by.Abs() > jump && !first {
 		s.log.Info("server time moved", zap.Duration("by", by))
 		s.shift(by, now)

@@ -91,7 +91,7 @@ func (s *state) status(now rotation.Time) Status {
 		}
 		for _, v := range p.volumes {
 			if !v.gone {
-				pod.Volumes = append(pod.Volumes, v.status(server))
+				pod.Volumes = append(pod.Volumes, v.status(server, s.retired(p)))
 			}
 		}
 		status.Pods = append(status.Pods, pod)
@@ -99,7 +99,7 @@ func (s *state) status(now rotation.Time) Status {
 	return status
 }
 
-func (v *volume) status(now time.Time) VolumeStatus {
+func (v *volume) status(now time.Time, retired bool) VolumeStatus {
 	status := VolumeStatus{
 		Name: v.key.Volume, State: v.condition(), Error: v.err.clone(), Version: v.version,
 		Tokens: make([]TokenStatus, 0, len(v.tokens)),
@@ -113,7 +113,7 @@ func (v *volume) status(now time.Time) VolumeStatus {
 			Path: t.source.Path, Audience: t.source.Audience, State: t.condition(now),
 			Issued: t.life.Issued, Expires: t.life.Expires, Error: t.err.clone(),
 		}
-		if !v.pod.gone && !v.pod.retired(now) && v.wish.Err == nil {
+		if !v.pod.gone && !retired && v.wish.Err == nil {
 			token.RefreshDue = t.at()
 		}
 		status.Tokens = append(status.Tokens, token)
