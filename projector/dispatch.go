@@ -26,6 +26,7 @@ type mintJob struct {
 	sent    rotation.Time
 	early   bool               // a probe for a token that is not due
 	probe   bool               // of a server that is out
+	givenUp bool               // see overtake
 	cancel  context.CancelFunc // set by Run
 }
 

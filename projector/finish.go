@@ -41,6 +41,12 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 		failed = asMintError(err)
 		label = failed.label()
 	}
+	if j.givenUp && failed != nil && failed.ofServer() { // as we wanted: nobody's failure
+		if s.end(j.v, now) {
+			s.plan(j.v, s.server(now))
+		}
+		return
+	}
 	s.metrics.TokenRequest(label, now.Mono-j.sent.Mono, now.Wall)
 	if failed == nil {
 		s.refused = nil
@@ -147,6 +153,7 @@ func (s *state) release(now rotation.Time) {
 func (s *state) overtake(sent time.Duration) {
 	for _, j := range s.asked {
 		if j.sent.Mono < sent {
+			j.givenUp = true
 			s.overtaken = append(s.overtaken, j)
 		}
 	}

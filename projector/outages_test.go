@@ -1,9 +1,14 @@
 package projector
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/token-projector/token-projector/metrics"
 )
 
 // TestOutage: while the server fails all of it, the node asks once per 1 to 2 s,
@@ -406,7 +411,7 @@ func TestHungRequestIsGivenUp(t *testing.T) {
 			r.turn()
 		}
 	}
-	r.s.sweep = 24 * time.Hour
+	r.s.sweep, r.s.metrics = 24*time.Hour, metrics.New("", "")
 	hung := another()
 	r.answer = refusing(503, 0)
 	r.finish(another(hung))
@@ -419,15 +424,44 @@ func TestHungRequestIsGivenUp(t *testing.T) {
 		t.Fatalf("%d given up, want the one that hangs", len(r.s.overtaken))
 	}
 	r.answer = refusing(0, 0) // as of one that was cancelled
+	counted := r.count("volume is not as wanted")
 	r.finish(hung)
-	if r.s.outage.Open() {
-		t.Error("what was given up is an outage")
+	if token := hung.mint.v.tokens[0]; token.suspect || token.failures != 0 || token.err != nil || !token.retryAt.IsZero() || r.s.outage.Open() {
+		t.Errorf("what was given up counts as a failure: outage %v, suspect %v, %d failures, %v", r.s.outage.Open(), token.suspect, token.failures, token.err)
+	}
+	if got := r.count("volume is not as wanted"); got != counted || counted != 1 {
+		t.Errorf("said %d times before, %d times after", counted, got)
+	}
+	scraped := httptest.NewRecorder()
+	r.s.metrics.Handler().ServeHTTP(scraped, httptest.NewRequest(http.MethodGet, "/", nil))
+	if got := scraped.Body.String(); !strings.Contains(got, `requests_total{code="503"} 1`) || !strings.Contains(got, `requests_total{code="none"} 0`) {
+		t.Error("what was given up is counted as unanswered")
 	}
 	r.answer = r.good
 	asked := len(r.requests)
-	r.run(time.Second)
-	if len(r.requests) == asked {
-		t.Error("what was given up is not asked for again within a second")
+	r.turn()
+	if !slices.ContainsFunc(r.requests[asked:], func(q sentRequest) bool { return q.Request == hung.mint.request }) {
+		t.Error("what was given up is not asked for again at once")
+	}
+}
+
+// TestAnswerOfTheGivenUp: an answer that was quicker than its cancellation is one.
+func TestAnswerOfTheGivenUp(t *testing.T) {
+	for name, answer := range map[string]func(*rig) func(Request) (Minted, error){
+		"a token": func(r *rig) func(Request) (Minted, error) { return r.good },
+		"403":     func(*rig) func(Request) (Minted, error) { return refusing(403, 0) },
+	} {
+		r := settled(t, 1, 600)
+		r.run(r.volume(extra(0)).tokens[0].due.Sub(r.server()) - time.Millisecond)
+		r.pass(time.Millisecond)
+		r.turn()
+		j := r.flight(isMint)
+		r.s.overtake(r.now.Mono + 1)
+		r.answer = answer(r)
+		r.finish(j)
+		if token := j.mint.v.tokens[0]; token.fresh.empty() != (token.err != nil) || token.err != nil && token.failures != 1 {
+			t.Errorf("%s: fresh %v, %v, %d failures", name, !token.fresh.empty(), token.err, token.failures)
+		}
 	}
 }
 

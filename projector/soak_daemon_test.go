@@ -128,6 +128,18 @@ func (w *world) take(j job) {
 	w.flights = append(w.flights, f)
 }
 
+// giveUp has the requests end that the daemon has cancelled.
+func (w *world) giveUp() {
+	for _, j := range w.s.overtaken {
+		for i := range w.flights {
+			if f := &w.flights[i]; f.job.mint == j {
+				f.at, f.date, f.minted, f.err = w.at, time.Time{}, Minted{}, &MintError{Message: "cancelled"}
+			}
+		}
+	}
+	w.s.overtaken = nil
+}
+
 // land has the owner take in the result of a job.
 func (w *world) land(f flight) {
 	w.rig.broken, w.rig.lied = nil, nil

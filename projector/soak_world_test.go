@@ -187,6 +187,7 @@ func (w *world) step() {
 	for _, j := range w.turn() {
 		w.take(j)
 	}
+	w.giveUp()
 	w.tellObjects()
 	w.fallAsleep()
 	if w.plant != nil {
