@@ -70,91 +70,96 @@ func (s *state) dispatch(now rotation.Time) {
 	}
 }
 
+// want is one token of a volume, to be asked for. The zero value is none.
+type want struct {
+	v *volume
+	t *token
+}
+
 // mintNext starts the mint that is wanted most, if any may be sent now.
 func (s *state) mintNext(now rotation.Time) bool {
-	server := s.server(now)
-	v, probing := s.nextMint(server, now)
-	if v == nil {
+	w, probing := s.nextMint(s.server(now), now)
+	if w.t == nil {
 		return false
 	}
-	if t := s.nextToken(v); t != nil { // nil: retired since it was queued
-		if probing {
-			s.outage.Probing(now.Mono)
-		}
-		s.startMint(v, t, now)
-		s.asked[len(s.asked)-1].probe = probing
+	if probing {
+		s.outage.Probing(now.Mono)
 	}
+	s.startMint(w.v, w.t, now)
+	s.asked[len(s.asked)-1].probe = probing
 	return true
 }
 
-// nextMint picks the volume to mint for, nil for none, and tells whether that probes a server that is out.
-func (s *state) nextMint(server time.Time, now rotation.Time) (v *volume, probing bool) {
+// nextMint picks the token to ask for, if any, and tells whether that probes a server that is out.
+func (s *state) nextMint(server time.Time, now rotation.Time) (w want, probing bool) {
 	if s.refusing { // what was not refused yet may be granted, and does not wait for the rest
-		if v, _ := s.mints.Pop(server); v != nil {
-			return v, false
+		if w := s.popDue(server); w.t != nil {
+			return w, false
 		}
 	}
 	switch ok, _ := s.outage.Probe(now.Mono); {
 	case !ok:
-		return nil, false
+		return want{}, false
 	case s.outage.Open():
 		return s.probe(server), true
 	case s.clock.Doubtful(now) && len(s.asked) > 0:
-		return nil, false // one answer will tell the time; then the rest can be judged
+		return want{}, false // one answer will tell the time; then the rest can be judged
 	}
-	v, _ = s.mints.Pop(server)
-	return v, false
+	return s.popDue(server), false
 }
 
-// probe picks the volume to ask the server with while it is out: each time
+// popDue takes the token that is due and wanted most, if any is.
+func (s *state) popDue(server time.Time) want {
+	for v, ok := s.mints.Pop(server); ok; v, ok = s.mints.Pop(server) {
+		if t := s.nextToken(v); t != nil { // nil: retired since it was queued
+			return want{v, t}
+		}
+	}
+	return want{}
+}
+
+// probe picks the token to ask the server for while it is out: each time
 // another one, soonest expiry first; then one that is not due yet; then those
 // that failed before, in their order, but what is due before what is not.
 //
 // A namespace in which nothing has failed yet goes before all that: if the cause
 // lies in one namespace, such as its webhook, the others must not wait for it.
-func (s *state) probe(server time.Time) *volume {
-	if v := s.probeElsewhere(server); v != nil {
-		return v
+func (s *state) probe(server time.Time) want {
+	if w := s.probeElsewhere(server); w.t != nil {
+		return w
 	}
-	if v, ok := s.mints.Pop(server); ok {
-		return v
+	if w := s.popDue(server); w.t != nil {
+		return w
 	}
 	if v, ok := s.mints.PopEarly(server); ok {
 		if t := s.nextToken(v); t != nil && t.retryAt.IsZero() && !server.Before(t.earliest()) {
-			return v
+			return want{v, t}
 		}
 		s.plan(v, server)
 	}
-	v := s.nextHeld(server)
-	if v != nil {
-		s.unhold(v)
-	}
-	return v
+	return s.takeHeld(server)
 }
 
-// nextHeld picks, of the volumes that failed in the outage, the first that is due,
+// takeHeld takes, of the tokens that failed in the outage, the first that is due,
 // but for the one that failed last; else the first.
-func (s *state) nextHeld(server time.Time) (next *volume) {
-	for i, v := range s.held {
-		switch {
-		case v.busy: // it is being read back, or another token of it is asked for
-		case i < len(s.held)-1 && v.overdue(server):
-			return v
-		case next == nil:
-			next = v
-		}
+func (s *state) takeHeld(server time.Time) want {
+	free := func(w want) bool { return !w.v.busy } // it is not being read back, nor another token of it asked for
+	next := slices.IndexFunc(s.held[:max(len(s.held)-1, 0)], func(w want) bool { return free(w) && !server.Before(w.t.at()) })
+	if next < 0 {
+		next = slices.IndexFunc(s.held, free)
 	}
-	return next
+	if next < 0 {
+		return want{}
+	}
+	w := s.held[next]
+	w.t.held = false
+	s.held = slices.Delete(s.held, next, next+1)
+	return w
 }
 
-// overdue reports whether a token that is held is due.
-func (v *volume) overdue(server time.Time) bool {
-	return slices.ContainsFunc(v.tokens, func(t token) bool { return t.held && !server.Before(t.at()) })
-}
-
-// probeElsewhere picks the most urgent volume that is due in a namespace in
-// which nothing has failed in this outage; nil if there is none.
-func (s *state) probeElsewhere(server time.Time) *volume {
+// probeElsewhere picks the most urgent token that is due in a namespace in
+// which nothing has failed in this outage, if there is any.
+func (s *state) probeElsewhere(server time.Time) want {
 	var skipped []*volume
 	defer func() {
 		for _, v := range skipped {
@@ -162,18 +167,11 @@ func (s *state) probeElsewhere(server time.Time) *volume {
 		}
 	}()
 	for {
-		v, ok := s.mints.Pop(server)
-		if !ok || !s.struck[v.pod.wish.Namespace] {
-			return v
+		w := s.popDue(server)
+		if w.t == nil || !s.struck[w.v.pod.wish.Namespace] {
+			return w
 		}
-		skipped = append(skipped, v)
-	}
-}
-
-func (s *state) unhold(v *volume) {
-	if v.held {
-		v.release()
-		s.held = slices.DeleteFunc(s.held, func(h *volume) bool { return h == v })
+		skipped = append(skipped, w.v)
 	}
 }
 
@@ -181,18 +179,18 @@ func (s *state) unhold(v *volume) {
 // other tokens of its volume among them.
 func (s *state) hold(v *volume, t *token) {
 	t.held = true
-	if !v.held {
-		v.held = true
-		s.held = append(s.held, v)
-	}
+	s.held = append(s.held, want{v, t})
 }
 
-// release has the volume's tokens compete again.
-func (v *volume) release() {
-	v.held = false
-	for i := range v.tokens {
-		v.tokens[i].held = false
-	}
+// unhold forgets the tokens of a volume that failed in the outage.
+func (s *state) unhold(v *volume) {
+	s.held = slices.DeleteFunc(s.held, func(w want) bool {
+		if w.v != v {
+			return false
+		}
+		w.t.held = false
+		return true
+	})
 }
 
 func (s *state) startMint(v *volume, t *token, now rotation.Time) {

@@ -139,12 +139,12 @@ func (s *state) release(now rotation.Time) {
 	held := s.held
 	s.held, s.refusing = nil, false
 	clear(s.struck)
-	for _, v := range held {
-		v.release()
-		for i := range v.tokens {
-			v.tokens[i].suspect = v.tokens[i].suspect || v.tokens[i].err != nil
-		}
-		s.plan(v, s.server(now))
+	for _, w := range held {
+		w.t.held = false
+		w.t.suspect = w.t.suspect || w.t.err != nil
+	}
+	for _, w := range held {
+		s.plan(w.v, s.server(now))
 	}
 }
 

@@ -262,10 +262,11 @@ func (w *wander) wrongVolumes() string {
 		dead := !p.wish.Retire.IsZero() && !w.s.now.Before(p.wish.Retire)
 		for _, v := range p.volumes {
 			working := v.busy || mints[v] || disks[v]
+			free := slices.ContainsFunc(v.tokens, func(t token) bool { return !t.held })
 			switch {
-			case !working && !v.held && (v.whole || !dead):
+			case !working && free && (v.whole || !dead):
 				return fmt.Sprintf("volume %v is forgotten", v.key)
-			case v.known && !v.busy && !v.held && !mints[v] && !dead:
+			case v.known && !v.busy && free && !mints[v] && !dead:
 				return fmt.Sprintf("tokens of %v will never be refreshed", v.key)
 			case v.whole && !v.busy && !disks[v]:
 				return fmt.Sprintf("volume %v will never be read back", v.key)
@@ -282,17 +283,17 @@ func (w *wander) wrongVolumes() string {
 	return ""
 }
 
-// wrongHeld: held are volumes that are wanted, once each, and only in an outage.
+// wrongHeld: held are tokens that are wanted, once each, and only in an outage.
 func (w *wander) wrongHeld() string {
 	if len(w.s.held) > 0 && !w.s.outage.Open() {
-		return "volumes are held without an outage"
+		return "tokens are held without an outage"
 	}
-	for i, v := range w.s.held {
-		switch {
+	for i, h := range w.s.held {
+		switch v := h.v; {
 		case v.pod.gone || v.pod.volumes[v.key.Volume] != v:
 			return fmt.Sprintf("volume %v is held, and nobody wants it", v.key)
-		case !v.held || slices.Contains(w.s.held[:i], v):
-			return fmt.Sprintf("volume %v is held twice", v.key)
+		case !h.t.held || slices.Contains(w.s.held[:i], h):
+			return fmt.Sprintf("a token of %v is held twice", v.key)
 		}
 	}
 	return ""

@@ -187,8 +187,8 @@ func TestStaleFailureOpensNothing(t *testing.T) {
 	if r.s.outage.Open() {
 		t.Error("the server answers, and yet is said to be out")
 	}
-	if token := slow.mint.v.tokens[0]; !token.suspect || !token.retryAt.After(r.server()) || slow.mint.v.held {
-		t.Errorf("suspect %v, tried again in %v, held %v", token.suspect, token.retryAt.Sub(r.server()), slow.mint.v.held)
+	if token := slow.mint.v.tokens[0]; !token.suspect || !token.retryAt.After(r.server()) || token.held {
+		t.Errorf("suspect %v, tried again in %v, held %v", token.suspect, token.retryAt.Sub(r.server()), token.held)
 	}
 }
 

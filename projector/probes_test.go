@@ -37,9 +37,9 @@ func TestProbesPreferWhatIsDue(t *testing.T) {
 	r.answer = refusing(503, 0)
 	r.run(20 * time.Second)
 	due := ""
-	for _, v := range r.s.held {
-		if v.overdue(r.server()) {
-			due = v.pod.wish.Name
+	for _, w := range r.s.held {
+		if !r.server().Before(w.t.at()) {
+			due = w.v.pod.wish.Name
 		}
 	}
 	if len(r.s.held) != 8 || due == "" {
@@ -90,6 +90,36 @@ func TestProbesLeaveWhatIsStillToPublish(t *testing.T) {
 	for _, q := range r.requests[before:] {
 		if q.PodUID == uid(1) {
 			t.Fatal("it was asked for again")
+		}
+	}
+}
+
+// TestProbeIsOneRequest: of volumes with several tokens that are due, each probe asks for one, and in turn for all.
+func TestProbeIsOneRequest(t *testing.T) {
+	for name, code := range map[string]int{"out": 503, "refusing": 403} {
+		r := newRig(t)
+		for n := range 4 {
+			pod := lonePod(n, 600)
+			pod.Spec.Volumes[0] = projected("extra", tokenSource("a", 600, "a"), tokenSource("b", 600, "b"), tokenSource("c", 600, "c"))
+			r.apply(pod)
+		}
+		r.drain()
+		r.answer = refusing(code, 0)
+		r.run(10 * time.Minute)
+		if len(r.s.held) != 12 {
+			t.Fatalf("%s: %d tokens are held", name, len(r.s.held))
+		}
+		asked := len(r.requests)
+		r.run(3 * time.Minute)
+		seen := map[Request]bool{}
+		for i, q := range r.requests[asked:] {
+			seen[q.Request] = true
+			if gap := q.at.Sub(r.requests[asked+i-1].at); gap < time.Second {
+				t.Fatalf("%s: a request %v after another", name, gap)
+			}
+		}
+		if len(seen) != 12 {
+			t.Errorf("%s: %d of 12 tokens are asked for", name, len(seen))
 		}
 	}
 }

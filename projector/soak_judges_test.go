@@ -125,9 +125,12 @@ func (w *world) secretsLogged() bool {
 // wrongSize: nothing grows but with what there is now.
 func (w *world) wrongSize() string {
 	s := w.s
-	volumes := 0
+	volumes, tokens := 0, 0
 	for _, p := range s.pods {
 		volumes += len(p.volumes)
+		for _, v := range p.volumes {
+			tokens += len(v.tokens)
+		}
 	}
 	idle := len(w.pods)
 	if w.listAt > 0 { // the end of some has not been heard of yet
@@ -136,7 +139,7 @@ func (w *world) wrongSize() string {
 	sizes := map[string][2]int{
 		"pods": {len(s.pods), len(w.history.Events)}, "idle": {len(s.idle), idle}, "stopped": {len(s.stopped), len(w.stopped)},
 		"objects": {len(s.objects), 1}, "mints": {s.mints.Len(), volumes}, "disks": {s.disks.Len(), volumes},
-		"news": {s.news.Len(), volumes}, "removals": {s.removals.Len(), len(s.pods)}, "held": {len(s.held), volumes},
+		"news": {s.news.Len(), volumes}, "removals": {s.removals.Len(), len(s.pods)}, "held": {len(s.held), tokens},
 		"struck": {len(s.struck), 2}, "stray": {len(s.stray), 0}, "watched": {len(s.watched), 0}, "closing": {len(s.closing), 0},
 	}
 	var wrong []string

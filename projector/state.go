@@ -52,7 +52,7 @@ type state struct {
 	mints   rotation.Queue[*volume]  // by when a token wants minting
 	disks   rotation.Queue[*volume]  // by when a directory wants work
 	news    rotation.Queue[*volume]  // by when to tell what is wrong
-	held    []*volume                // with a token that failed in the outage that is open; oldest first
+	held    []want                   // failed in the outage that is open; oldest first
 	lookups rotation.Queue[*account] // by when to look it up
 
 	asked   []*mintJob // mints in flight, oldest first
@@ -122,7 +122,6 @@ type volume struct {
 	pace       time.Duration // of repairs, while somebody keeps altering the volume
 	repairedAt time.Time
 
-	held     bool // a token is
 	detached bool
 	err      *VolumeError // as last reported; nil: in order
 	told     bool         // by an event on the pod
