@@ -154,6 +154,8 @@ func (s *state) overtake(sent time.Duration) {
 	for _, j := range s.asked {
 		if j.sent.Mono < sent {
 			j.givenUp = true
+			t := &j.v.tokens[j.token]
+			t.suspect = t.suspect || t.err != nil // as of those that were held; see release
 			s.overtaken = append(s.overtaken, j)
 		}
 	}

@@ -57,6 +57,15 @@ func TestHistories(t *testing.T) {
 				{248142937 * time.Millisecond, "end", "terminating", 1, 3600 * time.Second, 0}, // 68h55m42.937s
 			},
 		},
+		// It was under way as a probe when the outage that it had opened ended, and was given up without becoming suspect.
+		"the probe that is given up": {
+			MaxInFlight: 9, Sweep: 21600 * time.Second, AwaitStopped: false, Skew: -9435679 * time.Millisecond, Longest: 86400 * time.Second,
+			Events: []happening{
+				{0 * time.Second, "pod", "lone", 2, 0 * time.Second, 86400},                           // 0s
+				{820106393 * time.Millisecond, "pod", "two", 0, 0 * time.Second, 3600},                // 227h48m26.393s
+				{930278419 * time.Millisecond, "audience", "hang", 0, 34257364 * time.Millisecond, 0}, // 258h24m38.419s
+			},
+		},
 	} {
 		if w := play(t, h, nil); w.wrong != "" {
 			t.Errorf("%s: after %v: %s", name, w.at, w.wrong)
