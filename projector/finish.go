@@ -55,9 +55,9 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	if failed == nil || !failed.ofServer() && !s.refusing {
 		hanging := !s.refusing // a server that refuses answers promptly
 		if s.outage.Succeeded(j.sent.Mono) {
-			s.release(now)
+			s.release(failed == nil, now)
 			if hanging {
-				s.overtake(j.sent.Mono)
+				s.overtake(j.sent.Mono, failed == nil)
 			}
 		}
 	}
@@ -66,7 +66,7 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	switch {
 	case failed == nil && wanted:
 		t.fresh, t.next, t.took = m.Token, m.Lifetime, s.server(now).Add(-now.Since(j.sent))
-		t.failures, t.suspect, t.err, t.retryAt = 0, false, nil, time.Time{}
+		t.failures, t.suspect, t.blamed, t.err, t.retryAt = 0, false, false, nil, time.Time{}
 		s.heedMint(j.v, t, m.AccountUID, j.sent.Mono, now)
 	case failed != nil:
 		s.failMint(j, t, failed, wanted, now)
@@ -84,13 +84,14 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 	server := s.server(now)
 	wasOpen, retryAfter := s.outage.Open(), failed.RetryAfter
 	ofServer := failed.ofServer()
+	t.blamed = t.blamed && ofServer
 	if !ofServer && !t.suspect && s.refusesAll(j.v, now.Mono) {
 		ofServer = true
 		if j.probe { // what is asked for beside the probes must not put them off
 			retryAfter = max(retryAfter, min((now.Mono-s.refusedAt)/refusedPatience, time.Minute))
 		}
 	}
-	if ofServer && s.outage.Failed(j.sent.Mono, now.Mono, retryAfter, t.suspect) {
+	if ofServer && s.outage.Failed(j.sent.Mono, now.Mono, retryAfter, t.suspect || t.blamed) {
 		if !wasOpen {
 			s.refusing = !failed.ofServer()
 			s.log.Warn("API server does not grant token requests; probing", zap.String("error", failed.Error()))
@@ -100,7 +101,7 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 			s.hold(j.v, t)
 		}
 	} else {
-		t.suspect = t.suspect || failed.ofServer()
+		t.suspect = t.suspect || failed.ofServer() && !t.blamed
 		t.failures++
 		pause := rotation.Backoff(t.seed, t.failures, t.life.Expires.Sub(server))
 		t.retryAt = server.Add(max(pause, min(failed.RetryAfter, time.Minute)))
@@ -134,28 +135,34 @@ func (s *state) refusesAll(v *volume, now time.Duration) bool {
 
 // release ends an outage: every token that failed in it is tried at once, and
 // one that then fails again while the server answers is on its own.
-func (s *state) release(now rotation.Time) {
+func (s *state) release(granted bool, now rotation.Time) {
 	s.log.Info("API server answers token requests again", zap.Int("held", len(s.held)))
 	held := s.held
 	s.held, s.refusing = nil, false
 	clear(s.struck)
 	for _, w := range held {
 		w.t.held = false
-		w.t.suspect = w.t.suspect || w.t.err != nil
+		w.t.accuse(granted)
 	}
 	for _, w := range held {
 		s.plan(w.v, s.server(now))
 	}
 }
 
+// accuse takes in that an outage has ended in which the token may have failed: another was granted, or at least answered. A
+// server that refuses everything after it was out proves nothing against anybody.
+func (t *token) accuse(granted bool) {
+	t.suspect = t.suspect || t.err != nil && granted
+	t.blamed = t.blamed || t.err != nil && !granted
+}
+
 // overtake gives up the requests that were sent before one that has just ended an outage: what the server has not answered
 // by now it may never answer, and their tokens would wait for the time-out.
-func (s *state) overtake(sent time.Duration) {
+func (s *state) overtake(sent time.Duration, granted bool) {
 	for _, j := range s.asked {
 		if j.sent.Mono < sent {
 			j.givenUp = true
-			t := &j.v.tokens[j.token]
-			t.suspect = t.suspect || t.err != nil // as of those that were held; see release
+			j.v.tokens[j.token].accuse(granted) // like those that are held
 			s.overtaken = append(s.overtaken, j)
 		}
 	}

@@ -323,6 +323,71 @@ func TestAllRefused(t *testing.T) {
 	}
 }
 
+// TestOutageTurnsIntoRefusals: a server that is out, and then refuses everything, as one does whose own caches are still
+// empty, is probed all the same; and so it is when it is out again. Soon after it grants again all tokens are fresh.
+func TestOutageTurnsIntoRefusals(t *testing.T) {
+	type phase struct {
+		code  int
+		lasts time.Duration
+	}
+	for name, then := range map[string][]phase{
+		"refuses":                        {{403, 3 * time.Minute}},
+		"refuses, is out":                {{403, 3 * time.Minute}, {503, 3 * time.Minute}},
+		"refuses for a moment, is out":   {{403, 5 * time.Second}, {503, 3 * time.Minute}},
+		"refuses, is out, refuses":       {{403, 3 * time.Minute}, {503, 3 * time.Minute}, {403, 3 * time.Minute}},
+		"is out in another way, refuses": {{0, 3 * time.Minute}, {404, 3 * time.Minute}},
+		"gives what is unusable":         {{unusable, 3 * time.Minute}},
+	} {
+		r := settled(t, 50, 600)
+		r.s.sweep = 24 * time.Hour
+		r.run(59 * time.Second)
+		r.answer = refusing(503, 0)
+		r.run(10 * time.Minute) // all have failed
+		for _, p := range then {
+			r.answer = refusing(p.code, 0)
+			r.run(p.lasts)
+		}
+		asked := len(r.requests)
+		r.run(time.Minute)
+		if sent := len(r.requests) - asked; !r.s.outage.Open() || sent > 60 {
+			t.Errorf("%s: open %v, %d requests in a minute", name, r.s.outage.Open(), sent)
+		}
+		r.answer = r.good
+		r.run(8 * time.Second)
+		late := 0
+		for i := range 50 {
+			if r.onDisk(extra(i), "extra-token").Lifetime.Expired(r.server()) {
+				late++
+			}
+		}
+		if late > 0 {
+			t.Errorf("%s: %d tokens are still expired", name, late)
+		}
+	}
+}
+
+// TestFailingBesideRefused: of the only two tokens of a node one fails and the other is refused, for hours. That is one
+// outage, which is not opened at every attempt again.
+func TestFailingBesideRefused(t *testing.T) {
+	r := settled(t, 2, 600)
+	r.s.sweep = 24 * time.Hour
+	r.answer = func(q Request) (Minted, error) {
+		if q.PodName == "pod-0" {
+			return refusing(500, 0)(q)
+		}
+		return refusing(403, 0)(q)
+	}
+	r.run(20 * time.Minute)
+	opened := r.count("does not grant token requests")
+	if opened == 0 {
+		t.Fatal("there was no outage")
+	}
+	r.run(2 * time.Hour)
+	if got := r.count("does not grant token requests"); got != opened || r.s.outage.Open() {
+		t.Errorf("%d outages more, open %v", got-opened, r.s.outage.Open())
+	}
+}
+
 // TestSomeRefused: tokens that are refused while others are granted are on their own, however many they are.
 func TestSomeRefused(t *testing.T) {
 	for name, refuse := range refusals {
@@ -456,7 +521,7 @@ func TestAnswerOfTheGivenUp(t *testing.T) {
 		r.pass(time.Millisecond)
 		r.turn()
 		j := r.flight(isMint)
-		r.s.overtake(r.now.Mono + 1)
+		r.s.overtake(r.now.Mono+1, true)
 		r.answer = answer(r)
 		r.finish(j)
 		if token := j.mint.v.tokens[0]; token.fresh.empty() != (token.err != nil) || token.err != nil && token.failures != 1 {

@@ -174,6 +174,7 @@ type token struct {
 	failures int       // in a row
 	held     bool      // failed in the outage that is open
 	suspect  bool      // failed while others succeeded: backs off alone
+	blamed   bool      // failed while others were refused: likewise, until it is refused itself
 	err      *VolumeError
 }
 
