@@ -188,7 +188,11 @@ func (s *state) heedUID(a *account, uid types.UID, now rotation.Time) {
 func (v *volume) follow(uid types.UID) (died int, changed bool) {
 	for i := range v.tokens {
 		t := &v.tokens[i]
-		dead := t.uid != "" && t.uid != uid
+		newest := t.uid
+		if !t.fresh.empty() {
+			newest = t.nextUID
+		}
+		dead := newest != "" && newest != uid
 		if dead && !t.dead {
 			died++
 		}
@@ -215,7 +219,7 @@ func (s *state) heedGone(a *account, gone bool, now rotation.Time) {
 // look-up knows better.
 func (s *state) heedMint(v *volume, t *token, uid types.UID, sent time.Duration, now rotation.Time) {
 	a, wasDead := v.account, t.dead
-	t.uid, t.dead, t.anew = uid, false, wasDead
+	t.nextUID, t.dead, t.anew = uid, false, t.anew || wasDead
 	if a == nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -256,5 +257,47 @@ func TestUnknownAccounts(t *testing.T) {
 	off.run(time.Hour)
 	if len(off.lookups) != 0 {
 		t.Errorf("%d look-ups by nobody", len(off.lookups))
+	}
+}
+
+// TestAnewAndDropped: a token of the new account waits for the disk, and is dropped because the server's clock is put
+// back. The one on disk is of the account that is no more, and does not wait for its own refresh.
+func TestAnewAndDropped(t *testing.T) {
+	r := employed(t, 1, 1, 24*3600)
+	r.run(2 * time.Hour)
+	r.accounts[accountOf(0)], r.broken = "anew", errors.New("no space left on device")
+	r.run(fiveMinutes)
+	token := &r.volume(extra(0)).tokens[0]
+	if token.fresh.empty() || !token.anew || token.dead {
+		t.Fatalf("waits %v, anew %v, dead %v", !token.fresh.empty(), token.anew, token.dead)
+	}
+	asked := len(r.requests)
+	r.answer, r.ahead = refusing(403, 0), r.ahead-time.Hour
+	r.s.hear(r.server(), r.now, r.now)
+	r.drain()
+	if len(r.requests) != asked+1 || !token.fresh.empty() {
+		t.Errorf("%d requests at once, dropped %v", len(r.requests)-asked, token.fresh.empty())
+	}
+	looked := len(r.lookups)
+	r.run(2 * fiveMinutes)
+	if len(r.lookups) == looked || !token.dead {
+		t.Errorf("after %d look-ups dead %v", len(r.lookups)-looked, token.dead)
+	}
+	r.answer, r.broken = r.good, nil
+	r.run(2 * time.Minute)
+	if got := r.ofUID("anew", 1); got != 1 || token.dead {
+		t.Errorf("%d tokens of the new account, dead %v", got, token.dead)
+	}
+}
+
+// TestAnewTwice: a token of the new account that is minted again before it could be published is still one that came
+// together with many.
+func TestAnewTwice(t *testing.T) {
+	r := employed(t, 1, 1, 3600)
+	r.accounts[accountOf(0)], r.broken = "anew", errors.New("no space left on device")
+	r.run(time.Hour)
+	token := &r.volume(extra(0)).tokens[0]
+	if len(r.requests) < 3 || token.fresh.empty() || !token.anew {
+		t.Errorf("%d requests, waits %v, anew %v", len(r.requests), !token.fresh.empty(), token.anew)
 	}
 }

@@ -322,7 +322,7 @@ func (s *state) lose(v *volume, paths []string) {
 // vanish takes in that the token is not on disk any more.
 func (t *token) vanish() {
 	t.fresh, t.life, t.due, t.floor = Token{}, rotation.Lifetime{}, time.Time{}, time.Time{}
-	t.uid, t.dead, t.anew = "", false, false
+	t.uid, t.nextUID, t.dead, t.anew = "", "", false, false
 }
 
 // commit takes in that a version with everything the job held is current.
@@ -360,7 +360,7 @@ func (s *state) commitToken(v *volume, t *token, now rotation.Time) {
 		s.metrics.RefreshLateness(late)
 		s.log.Debug("token refreshed", append(v.fields(), zap.String("path", t.source.Path), zap.Duration("late", max(late, 0)))...)
 	}
-	t.life, t.fresh = t.next, Token{}
+	t.life, t.fresh, t.uid, t.nextUID = t.next, Token{}, t.nextUID, ""
 	t.floor = t.life.Floor(t.took)
 	t.due = t.life.Due(t.seed, first || t.anew)
 	t.anew = false

@@ -166,9 +166,10 @@ type token struct {
 	next  rotation.Lifetime // of fresh
 	took  time.Time         // server time when fresh was asked for; it may have come after a long sleep
 
-	uid  types.UID // of the account that the newest token is of, fresh or on disk; "": unknown
-	dead bool      // it is not the account of that name any more; wants minting at once
-	anew bool      // fresh was minted for that reason, with many others perhaps
+	uid     types.UID // of the account that the token on disk is of; "": unknown
+	nextUID types.UID // the same of fresh
+	dead    bool      // the newest, fresh or on disk, is not of the account of that name any more; wants minting at once
+	anew    bool      // fresh was minted for that reason, with many others perhaps
 
 	retryAt  time.Time // no attempt before; zero: no failure
 	failures int       // in a row
@@ -307,7 +308,7 @@ func (v *volume) shift(d time.Duration) {
 
 // doubt has tokens minted anew that were issued in the server's future: its
 // clock was put back, and nobody accepts them yet. One that waits to be published
-// is dropped; doubt reports whether there was any.
+// is dropped, and what it replaced is what it was; doubt reports whether there was any.
 func (v *volume) doubt(now time.Time) (dropped bool) {
 	for i := range v.tokens {
 		t := &v.tokens[i]
@@ -315,7 +316,8 @@ func (v *volume) doubt(now time.Time) (dropped bool) {
 			t.due, t.floor = now, now
 		}
 		if !t.fresh.empty() && t.next.Issued.After(now.Add(tokenLeeway)) {
-			t.fresh, t.next, dropped = Token{}, rotation.Lifetime{}, true
+			t.fresh, t.next, t.nextUID, dropped = Token{}, rotation.Lifetime{}, "", true
+			t.dead, t.anew = t.dead || t.anew, false
 		}
 	}
 	return dropped
