@@ -92,7 +92,7 @@ func (s *state) mintNext(now rotation.Time) bool {
 
 // nextMint picks the token to ask for, if any, and tells whether that probes a server that is out.
 func (s *state) nextMint(server time.Time, now rotation.Time) (w want, probing bool) {
-	if s.refusing { // what was not refused yet may be granted, and does not wait for the rest
+	if s.refusing && s.knowsTime(now) { // what was not refused yet may be granted, and does not wait for the rest
 		if w := s.popDue(server); w.t != nil {
 			return w, false
 		}
@@ -102,10 +102,16 @@ func (s *state) nextMint(server time.Time, now rotation.Time) (w want, probing b
 		return want{}, false
 	case s.outage.Open():
 		return s.probe(server), true
-	case s.clock.Doubtful(now) && len(s.asked) > 0:
-		return want{}, false // one answer will tell the time; then the rest can be judged
+	case !s.knowsTime(now):
+		return want{}, false
 	}
 	return s.popDue(server), false
+}
+
+// knowsTime reports whether what is due may be asked for. While the clock is in doubt one answer is to tell the time, so
+// that the rest can be judged.
+func (s *state) knowsTime(now rotation.Time) bool {
+	return len(s.asked) == 0 || !s.clock.Doubtful(now)
 }
 
 // popDue takes the token that is due and wanted most, if any is.
@@ -300,13 +306,10 @@ func (s *state) wake(now rotation.Time) time.Duration {
 	}
 	if len(s.asked) < s.maxInFlight {
 		ok, at := s.outage.Probe(now.Mono)
-		if s.refusing {
-			earlier(s.mints.Next(server))
-		}
-		switch {
-		case !ok:
+		if !ok {
 			pause = min(pause, at-now.Mono)
-		case !s.clock.Doubtful(now) || len(s.asked) == 0:
+		}
+		if (ok || s.refusing) && s.knowsTime(now) {
 			earlier(s.mints.Next(server))
 		}
 	}

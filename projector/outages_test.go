@@ -235,6 +235,32 @@ func leapAfter(t *testing.T, name string, leap func(*rig), age time.Duration) {
 	}
 }
 
+// TestDoubtfulWhileRefusing: also of a server that refuses everything, of which what was not refused yet is asked for
+// beside the probes.
+func TestDoubtfulWhileRefusing(t *testing.T) {
+	r := settled(t, 4, 3600)
+	r.s.sweep, r.answer = 24*time.Hour, refusing(403, 0)
+	for i := range 5 {
+		r.apply(lonePod(10+i, 600))
+	}
+	r.run(time.Minute)
+	if !r.s.refusing || len(r.s.held) != 5 {
+		t.Fatalf("refusing %v, %d held", r.s.refusing, len(r.s.held))
+	}
+	r.s.outage.Probing(r.now.Mono) // none is due now
+	r.step(2 * time.Hour)
+	asked := len(r.requests)
+	r.turn()
+	pause := r.s.wake(r.now)
+	if got := len(r.requests) - asked; got != 1 || pause < time.Second {
+		t.Errorf("%d requests at once, and the owner sleeps for %v", got, pause)
+	}
+	r.drain()
+	if got := len(r.requests) - asked; got != 1 {
+		t.Errorf("%d requests after the answer, and nothing is due", got)
+	}
+}
+
 // TestWallClockSetBack: no token is refreshed late, whatever the wall clock says.
 func TestWallClockSetBack(t *testing.T) {
 	r := settled(t, 5, 600)
