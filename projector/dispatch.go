@@ -149,7 +149,9 @@ func (s *state) probe(server time.Time) want {
 // takeHeld takes, of the tokens that failed in the outage, the first that is due,
 // but for the one that failed last; else the first.
 func (s *state) takeHeld(server time.Time) want {
-	free := func(w want) bool { return !w.v.busy } // it is not being read back, nor another token of it asked for
+	free := func(w want) bool { // busy: it is being read back, or another token of it is asked for
+		return !w.v.busy && !w.t.shadowed && w.v.wish.Err == nil && !s.retired(w.v.pod)
+	}
 	next := slices.IndexFunc(s.held[:max(len(s.held)-1, 0)], func(w want) bool { return free(w) && !server.Before(w.t.at()) })
 	if next < 0 {
 		next = slices.IndexFunc(s.held, free)

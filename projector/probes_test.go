@@ -3,6 +3,9 @@ package projector
 import (
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // TestProbesAskForTheOtherToken: of a volume with two tokens one fails for hours, and
@@ -120,6 +123,51 @@ func TestProbeIsOneRequest(t *testing.T) {
 		}
 		if len(seen) != 12 {
 			t.Errorf("%s: %d of 12 tokens are asked for", name, len(seen))
+		}
+	}
+}
+
+// TestProbesLeaveWhatIsNotWanted: tokens that failed in an outage and are not wanted now are not asked for.
+func TestProbesLeaveWhatIsNotWanted(t *testing.T) {
+	mixed := func(n int, path string) *corev1.Pod {
+		pod, all := lonePod(n, 600), configMapSource("kube-root-ca.crt", "")
+		all.ConfigMap.Items = nil
+		pod.Spec.Volumes[0] = projected("extra", tokenSource("a", 600, path), tokenSource("b", 600, "b"), all)
+		return pod
+	}
+	for name, unwant := range map[string]func(*rig){
+		"nothing": func(*rig) {},
+		"a later source has its path": func(r *rig) {
+			r.s.touch(rootCA, map[string][]byte{"ca.crt": nil, "a": nil}, r.now)
+		},
+		"its volume cannot be projected any more": func(r *rig) { r.apply(mixed(1, "another")) },
+		"its pod has ended": func(r *rig) {
+			pod := mixed(1, "a")
+			pod.DeletionTimestamp = &metav1.Time{Time: r.server().Add(-time.Hour)}
+			r.apply(pod)
+		},
+	} {
+		r := newRig(t)
+		r.apply(mixed(1, "a"))
+		r.apply(lonePod(2, 600))
+		r.s.touch(rootCA, certificate, r.now)
+		r.drain()
+		r.answer = refusing(503, 0)
+		r.run(10 * time.Minute)
+		if len(r.s.held) != 3 {
+			t.Fatalf("%s: %d held", name, len(r.s.held))
+		}
+		unwant(r)
+		r.drain()
+		asked, found := len(r.requests), 0
+		r.run(time.Minute)
+		for _, q := range r.requests[asked:] {
+			if q.Audience == "a" {
+				found++
+			}
+		}
+		if wanted := name == "nothing"; (found > 0) != wanted || len(r.requests) < asked+30 {
+			t.Errorf("%s: asked for %d times in %d probes", name, found, len(r.requests)-asked)
 		}
 	}
 }
