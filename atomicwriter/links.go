@@ -41,6 +41,42 @@ func (p *publication) linkOne(name string) error {
 	return p.place(inData+name, name)
 }
 
+// ownLinks replaces the links that were given to somebody else; a link of our own, as it is made, is not changed.
+func (p *publication) ownLinks() error {
+	if err := p.ownLink(p.version, dataLink); err != nil {
+		return err
+	}
+	return p.eachLink(func(name string) error {
+		if slices.Contains(p.opt.Reserved, name) {
+			return nil
+		}
+		return p.ownLink(inData+name, name)
+	})
+}
+
+// ownLink replaces a link that belongs neither to whom a settled directory belongs to nor to whom this one does. Either
+// is right, so that who may not give links away does not replace them for ever.
+func (p *publication) ownLink(target, name string) error {
+	var st unix.Stat_t
+	if err := lstat(p.d.fd, name, &st); err != nil {
+		if err == unix.ENOENT { // altered again already
+			return nil
+		}
+		return p.d.failed("fstatat", name, err)
+	}
+	uid, gid, settled := int(st.Uid), int(st.Gid), p.dirs.owner
+	if uid == settled.UID && gid == settled.GID {
+		return nil
+	}
+	if err := p.listAll(); err != nil {
+		return err
+	}
+	if (uid == settled.UID || uid == p.own.UID) && (gid == settled.GID || gid == p.own.GID) {
+		return nil
+	}
+	return p.place(target, name)
+}
+
 // readTarget reads a link of the volume directory; nil if it is none any more.
 func (p *publication) readTarget(name string) ([]byte, error) {
 	target, err := readlink(p.d.fd, name, p.target[:])

@@ -112,7 +112,8 @@ type Result struct {
 //  5. If asked, sync it. Each file is synced as it is written.
 //  6. Remove a ..data_tmp that a crash left. Make or repair the visible links. One whose name is not in
 //     the current version dangles until the swap: no file for a reader, and then
-//     they all appear together. Whatever else stands in the place of a link goes.
+//     they all appear together. Whatever else stands in the place of a link goes. Without a new version,
+//     which nobody waits for, links that were chowned are replaced, too.
 //  7. Swap: a link ..data_tmp to the new version, renamed to ..data.
 //  8. Remove visible links that are no longer wanted: links to ..data/anything, and
 //     nothing else. Other entries were not made by a publish and are not ours to delete; they are
@@ -133,6 +134,8 @@ type Result struct {
 // With Sync, each file has an fsync before its close, 5 is openat2(V1) fsync close, and 7 begins and ends with fsync(.).
 // Where the umask or the owner wanted asks for it, each write is followed by fchmod and fchown; a file given away is
 // opened once more, for reading.
+// A publish that finds all in order ends with readlinkat(a) readlinkat(b) newfstatat(..data) newfstatat(a) newfstatat(b):
+// no call reads a link and tells its owner.
 // File systems other than tmpfs need one more getdents64 per directory.
 //
 // An error before the swap leaves the current version as it was; the staged one is removed as well as
@@ -172,10 +175,13 @@ func (p *publication) run(files []File) (step string, err error) {
 	return p.settle(Written, "remove old links", err)
 }
 
-// repair is what is done about a version that is right: steps 6 and 8.
+// repair is what is done about a version that is right: steps 6, with the owners of the links, and 8.
 func (p *publication) repair() (step string, err error) {
 	step = "link"
 	if err = p.link(); err == nil {
+		err = p.ownLinks()
+	}
+	if err == nil {
 		step, err = "remove old links", p.unlinkStale()
 	}
 	if p.changed {

@@ -125,9 +125,11 @@ func describeInfo(info fs.FileInfo) string {
 	return fmt.Sprint(info.Mode(), info.Size(), info.ModTime(), st.Uid, st.Gid)
 }
 
-// TestLinkOwner: links belong to the directory's owner, where we may give them away.
+// TestLinkOwner: links belong to the directory's owner, where we may give them away, and are given back when somebody
+// chowns them.
 func TestLinkOwner(t *testing.T) {
 	dir, d := volume(t)
+	links := []string{"a", "b", dataLink}
 	want := Owner{UID: os.Geteuid(), GID: os.Getegid()}
 	if os.Geteuid() == 0 {
 		want = Owner{UID: 1234, GID: 4321}
@@ -136,7 +138,49 @@ func TestLinkOwner(t *testing.T) {
 	publish(t, d, Written, files("a", "1", "b", "2"), at(0))
 	check(t, os.Remove(filepath.Join(dir, "b")))
 	publish(t, d, Relinked, files("a", "1", "b", "2"), at(1))
-	for _, name := range []string{"a", "b", dataLink} {
+	expectOwners(t, dir, links, want)
+	publish(t, d, Unchanged, files("a", "1", "b", "2"), at(2))
+	if os.Geteuid() != 0 {
+		return // nobody but root gives anything away
+	}
+	for i, name := range links {
+		for _, stranger := range []Owner{{UID: 5678, GID: 5678}, {UID: 5678, GID: -1}, {UID: -1, GID: 5678}} {
+			check(t, os.Lchown(filepath.Join(dir, name), stranger.UID, stranger.GID))
+			publish(t, d, Relinked, files("a", "1", "b", "2"), at(3+i))
+			expectOwners(t, dir, links, want)
+			publish(t, d, Unchanged, files("a", "1", "b", "2"), at(3+i))
+		}
+	}
+	must(d.Settle(at(9)))(t)
+	publish(t, d, Relinked, files("a", "1", "b", "2"), at(9))
+	expectOwners(t, dir, links, d.self)
+}
+
+// TestLinkOwnerRefused: who may not give links away leaves its own alone, and replaces a stranger's by its own once.
+func TestLinkOwnerRefused(t *testing.T) {
+	dir, d := volume(t)
+	list := files("a", "1")
+	publish(t, d, Written, list, at(0))
+	outcomes := []Outcome{Unchanged, Unchanged}
+	if os.Geteuid() == 0 {
+		check(t, os.Lchown(filepath.Join(dir, "a"), 5678, 5678))
+		check(t, os.Chown(dir, 1234, 4321))
+		outcomes[0] = Relinked
+	}
+	for i, want := range outcomes {
+		var r Result
+		var err error
+		withCapabilities(t, []int{unix.CAP_DAC_OVERRIDE}, func() { r, err = d.Publish(list, at(i)) })
+		if err != nil || r.Outcome != want {
+			t.Errorf("%v %v, want %v", r.Outcome, err, want)
+		}
+	}
+	expectOwners(t, dir, []string{"a", dataLink}, d.self)
+}
+
+func expectOwners(t *testing.T, dir string, names []string, want Owner) {
+	t.Helper()
+	for _, name := range names {
 		var st unix.Stat_t
 		check(t, unix.Lstat(filepath.Join(dir, name), &st))
 		if got := (Owner{UID: int(st.Uid), GID: int(st.Gid)}); got != want {
