@@ -45,6 +45,7 @@ func (s *state) apply(w Wish, now rotation.Time) {
 // leave has nothing to do with a pod; a directory that a runtime made for it stays.
 func (s *state) leave(uid types.UID) {
 	if p := s.pods[uid]; p != nil {
+		s.blame(&p.fault, nil, nil)
 		s.removals.Remove(p)
 		delete(s.pods, uid)
 	}
@@ -210,6 +211,7 @@ func (s *state) settle(p *pod, now rotation.Time) {
 func (s *state) revive(p *pod, now rotation.Time) {
 	s.removals.Remove(p)
 	w := *p.again
+	s.blame(&p.fault, nil, nil)
 	next := &pod{volumes: make(map[string]*volume)}
 	s.pods[w.UID] = next
 	s.applyTo(next, w, now)
@@ -237,6 +239,7 @@ func (s *state) drop(v *volume) {
 	s.disks.Remove(v)
 	s.news.Remove(v)
 	s.unhold(v)
+	s.blame(&v.fault, nil, nil)
 	s.releaseObjects(v)
 	s.leaveAccount(v)
 }

@@ -194,6 +194,9 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 	if wrong := errors.Join(f.err, f.leftover, f.blocked); wrong != nil {
 		v.diskErr = volumeErrorf(ReasonDisk, "%v", wrong)
 	}
+	if !v.gone && !v.pod.gone {
+		s.blame(&v.fault, errors.Join(f.err, f.leftover), v.fields)
+	}
 	if f.err == nil && f.leftover == nil {
 		v.failures = 0
 		return
@@ -374,20 +377,27 @@ func (s *state) finishRemove(j *removeJob, err error, now rotation.Time) {
 		return
 	}
 	p.removing = false
-	fields := []zap.Field{zap.String("namespace", p.wish.Namespace), zap.String("pod", p.wish.Name), zap.String("uid", j.uid)}
+	fields := func() []zap.Field {
+		return []zap.Field{zap.String("namespace", p.wish.Namespace), zap.String("pod", p.wish.Name), zap.String("uid", j.uid)}
+	}
+	shared := s.blame(&p.fault, err, fields)
 	switch {
 	case p.again != nil:
 		s.revive(p, now)
 	case err == nil:
 		delete(s.pods, p.wish.UID)
 		delete(s.stopped, p.wish.UID)
-		s.log.Info("pod directory removed", fields...)
+		s.log.Info("pod directory removed", fields()...)
 	default:
 		p.failures++
-		if p.failures == 1 {
-			s.log.Warn("pod directory could not be removed; trying on", append(fields, zap.Error(err))...)
+		if p.failures == 1 && !shared {
+			s.log.Warn("pod directory could not be removed; trying on", append(fields(), zap.Error(err))...)
 		}
-		at := s.server(now).Add(rotation.Backoff(rotation.NewSeed(j.uid), p.failures, 0))
+		pause := rotation.Backoff(rotation.NewSeed(j.uid), p.failures, 0)
+		if shared {
+			pause = min(pause, diskRetry)
+		}
+		at := s.server(now).Add(pause)
 		s.removals.Set(p, at, at)
 	}
 }

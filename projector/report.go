@@ -2,9 +2,11 @@ package projector
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/token-projector/token-projector/metrics"
 	"github.com/token-projector/token-projector/rotation"
@@ -29,15 +31,50 @@ func (s *state) report(v *volume, sources *VolumeError, now time.Time) {
 	}
 	old := v.err
 	v.err = err
-	switch {
-	case err == nil && old != nil:
-		s.log.Info("volume is in order again", v.fields()...)
-	case err != nil && (old == nil || old.Reason != err.Reason):
-		s.log.Warn("volume is not as wanted", append(v.fields(), zap.String("reason", err.Reason), zap.String("error", err.Message))...)
-	default:
-		return
+	s.say(v)
+	if (err == nil) != (old == nil) || err != nil && err.Reason != old.Reason {
+		s.announce(v, now)
 	}
-	s.announce(v, now)
+}
+
+// say logs what is wrong with a volume, if that has changed. What the root suffers from is said once for all of them.
+func (s *state) say(v *volume) {
+	switch {
+	case v.err == nil && v.said != "":
+		s.log.Info("volume is in order again", v.fields()...)
+		v.said = ""
+	case v.err == nil, v.err.Reason == v.said, v.err == v.diskErr && v.fault != "":
+	default:
+		v.said = v.err.Reason
+		s.log.Warn("volume is not as wanted", append(v.fields(), zap.String("reason", v.err.Reason), zap.String("error", v.err.Message))...)
+	}
+}
+
+// blame takes in how the latest disk job of a volume or pod has ended: for want of space, say. *fault is by which error
+// of the kernel it failed, "" for none. Each is logged when it begins, with the first that it met, and when it
+// has let go of all: a full disk fails a hundred volumes at once. It reports whether err is of that kind.
+func (s *state) blame(fault *string, err error, fields func() []zap.Field) bool {
+	is := ""
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		is = errno.Error()
+	}
+	was := *fault
+	if was == is {
+		return is != ""
+	}
+	if *fault = is; is != "" {
+		if s.faults[is]++; s.faults[is] == 1 {
+			s.log.Warn("work on the root fails; what is published stays, the rest is tried again every few seconds. Said once for all pods",
+				append(fields(), zap.String("fault", is), zap.Error(err))...)
+		}
+	}
+	if was != "" {
+		if s.faults[was]--; s.faults[was] == 0 {
+			delete(s.faults, was)
+			s.log.Info("work on the root no longer fails", zap.String("fault", was))
+		}
+	}
+	return is != ""
 }
 
 func (v *volume) tokenErrors() []*VolumeError {

@@ -65,6 +65,7 @@ type state struct {
 	blind    bool                 // some volume could not be watched; said once
 	unowned  bool                 // some owner was refused; said once
 	podsErr  string               // why pods cannot be watched; ""
+	faults   map[string]int       // of the root: how many volumes and pods suffer from each; see blame
 	unlooked map[string]bool      // failures of look-ups, by label; said once
 	stray    map[int]bool         // descriptors of which a hint came before the job that made them ended
 	closing  []watchHandle        // watches of volumes that are no longer ours
@@ -84,8 +85,9 @@ type pod struct {
 	bare    bool  // only its directory was found, and nothing published in it
 	again   *Wish // what is wanted after all, once the jobs in flight have ended
 
-	removing bool // the job is in flight
-	failures int  // of removals, in a row
+	removing bool   // the job is in flight
+	failures int    // of removals, in a row
+	fault    string // that the latest failed by; see blame
 }
 
 // volume is one volume of one pod.
@@ -124,9 +126,11 @@ type volume struct {
 
 	detached bool
 	err      *VolumeError // as last reported; nil: in order
+	said     string       // the reason that stands in the log; "": none
 	told     bool         // by an event on the pod
 	tellAt   time.Time    // when it is to be told next; zero: there is nothing to tell
 	diskErr  *VolumeError
+	fault    string // that the latest disk job failed by; see blame
 }
 
 // published is one file of the current version. Its bytes are not kept.
@@ -220,6 +224,7 @@ func newState(c *Config) *state {
 		objects:  make(map[ObjectRef]*object),
 		accounts: make(map[accountRef]*account),
 		unlooked: make(map[string]bool),
+		faults:   make(map[string]int),
 		watched:  make(map[int]*volume),
 		stray:    make(map[int]bool),
 		struck:   make(map[string]bool),

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +25,9 @@ import (
 )
 
 const (
-	onset = `"msg":"volume is not as wanted"`
-	end   = `"msg":"volume is in order again"`
+	onset  = `"msg":"work on the root fails; `
+	end    = `"msg":"work on the root no longer fails"`
+	others = `"msg":"volume is ` // not as wanted, or in order again
 )
 
 // node is a daemon on a root of its own.
@@ -81,6 +83,12 @@ func (n *node) published(path string) func() bool {
 	return func() bool { b, err := os.ReadFile(path); return err == nil && len(b) > 0 }
 }
 
+func (n *node) allPublished(paths []string) func() bool {
+	return func() bool {
+		return !slices.ContainsFunc(paths, func(path string) bool { return !n.published(path)() })
+	}
+}
+
 // shows reports whether the daemon exposes that very sample.
 func (n *node) shows(sample string) func() bool {
 	return func() bool {
@@ -126,16 +134,16 @@ func remount(flags uintptr) func(string) error {
 }
 
 // TestBadDisk: the root's file system is full, in bytes or in inodes, or read-only, for longer than the first retries take.
-// A pod that comes meanwhile is told of in a log line and a metric; tokens that are there stay, also when the daemon
-// starts anew; and seconds after the disk is good again everything is there.
+// A hundred pods that come meanwhile are told of in a metric, and in one log line; tokens that are there stay, also when the
+// daemon starts anew; and seconds after the disk is good again everything is there, which is another line.
 func TestBadDisk(t *testing.T) {
 	for name, tt := range map[string]struct {
 		options    string
 		spoil, fix func(root string) error
 	}{
-		"no bytes":  {"size=256k", func(root string) error { return fill(root, 4096) }, empty},
-		"no inodes": {"nr_inodes=100", func(root string) error { return fill(root, 0) }, empty},
-		"read-only": {"size=256k", remount(unix.MS_RDONLY), remount(0)},
+		"no bytes":  {"size=2m", func(root string) error { return fill(root, 4096) }, empty},
+		"no inodes": {"nr_inodes=2000", func(root string) error { return fill(root, 0) }, empty},
+		"read-only": {"size=2m", remount(unix.MS_RDONLY), remount(0)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -149,17 +157,24 @@ func TestBadDisk(t *testing.T) {
 			check(t, err)
 
 			check(t, tt.spoil(n.root))
-			late := n.pod("late")
+			late := []string{n.pod("late-0")}
 			told := n.measure("the metric", n.shows(`token_projector_volume_errors{reason="DiskFailed"} 1`))
+			for i := range 99 {
+				late = append(late, n.pod(fmt.Sprint("late-", i+1)))
+			}
+			n.measure("the metric", n.shows(`token_projector_volume_errors{reason="DiskFailed"} 100`))
 			n.expectLines(onset, 1)
+			n.expectLines(others, 0)
 			again := n.restarted(old, token)
 			time.Sleep(20 * time.Second) // the fault's length: retries grow apart
 
+			n.expectLines(end, 0)
 			check(t, tt.fix(n.root))
-			whole := n.measure("the late pod's token", n.published(late))
-			n.measure("recovery in the metrics", n.shows(`token_projector_volumes{state="ready"} 2`))
+			whole := n.measure("the late pods' tokens", n.allPublished(late))
+			n.measure("recovery in the metrics", n.shows(`token_projector_volumes{state="ready"} 101`))
 			n.expectLines(onset, 1)
 			n.expectLines(end, 1)
+			n.expectLines(others, 0)
 			n.expectToken(old, token)
 			if whole > 15*time.Second {
 				t.Errorf("whole again after %v", whole)
@@ -177,7 +192,7 @@ func (n *node) restarted(old string, token []byte) time.Duration {
 	n.expectToken(old, token)
 	n.start()
 	took := n.measure("adoption", n.shows(`token_projector_adopted_tokens_total 1`))
-	n.measure("the metric", n.shows(`token_projector_volume_errors{reason="DiskFailed"} 1`))
+	n.measure("the metric", n.shows(`token_projector_volume_errors{reason="DiskFailed"} 100`))
 	n.expectToken(old, token)
 	return took
 }
