@@ -62,6 +62,7 @@ type removeJob struct {
 // dispatch decides which jobs to start at now and leaves them in s.jobs.
 func (s *state) dispatch(now rotation.Time) {
 	s.tell(now)
+	s.retryWatches(now)
 	for len(s.asked) < s.maxInFlight && s.mintNext(now) {
 	}
 	for s.looking < maxLookups && s.lookNext(now) {
@@ -299,6 +300,9 @@ func (s *state) wake(now rotation.Time) time.Duration {
 		}
 	}
 	earlier(s.news.Next(server))
+	if s.blind {
+		pause = min(pause, s.watchAt-now.Mono)
+	}
 	if s.looking < maxLookups {
 		earlier(s.lookups.Next(server))
 	}

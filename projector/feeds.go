@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.uber.org/zap"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,23 +26,18 @@ import (
 var feedBackoff = wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 3, Cap: 2 * time.Second}
 
 // openWatcher starts the watch for changes on disk, if there is to be one.
-func (r *runner) openWatcher() *watcher {
+func (r *runner) openWatcher(ctx context.Context) *watcher {
 	if r.config.NoWatches {
 		return nil
 	}
-	w, err := newWatcher()
-	if err != nil {
-		r.config.Log.Warn("changes on disk are found by the slow sweep alone", zap.Error(err))
-		r.state.degraded = true
-		return nil
-	}
+	w := newWatcher()
 	hint := func(descriptor int) {
 		r.send(func(s *state, now rotation.Time) { s.hint(descriptor, now) })
 	}
 	lost := func(err error) {
 		r.send(func(s *state, now rotation.Time) { s.hintsLost(err, now) })
 	}
-	r.feeds.Go(func() { w.run(hint, lost) })
+	r.feeds.Go(func() { w.run(ctx, hint, lost) })
 	return w
 }
 

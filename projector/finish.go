@@ -180,11 +180,8 @@ type found struct {
 
 // tend takes in what every disk job learns.
 func (s *state) tend(v *volume, f found, now time.Time) {
+	s.noteWatches(v, f.watch.blind)
 	s.rewatch(v, f.watch, now)
-	if f.watch.degraded && !s.blind {
-		s.blind = true
-		s.log.Warn("no watches left; volumes without one are read every minute instead. Raise fs.inotify.max_user_watches and the limit of open files", v.fields()...)
-	}
 	if f.detached && !v.detached {
 		v.detached = true
 		s.log.Warn("volume directory was deleted or replaced; containers still hold the old one until they restart", v.fields()...)

@@ -370,14 +370,10 @@ func TestSweep(t *testing.T) {
 	if len(r.files[extra(0)]) != 1 {
 		t.Error("not repaired after ten minutes")
 	}
-	if got := r.s.sweepOf(watchHandle{degraded: true}); got != time.Minute {
+	if got := r.s.sweepOf(watchHandle{blind: errNoInstance}); got != time.Minute {
 		t.Errorf("a volume without watches is read every %v", got)
 	}
-	r.s.degraded = true
-	if got := r.s.sweepOf(watchHandle{}); got != time.Minute {
-		t.Errorf("without watches volumes are read every %v", got)
-	}
-	if r.s.sweep = time.Second; r.s.sweepOf(watchHandle{}) != time.Second {
+	if r.s.sweep = time.Second; r.s.sweepOf(watchHandle{blind: errNoInstance}) != time.Second {
 		t.Error("slower than the sweep that was asked for")
 	}
 }

@@ -119,7 +119,7 @@ func (s *state) snapshot(now rotation.Time) metrics.Snapshot {
 	server := s.server(now)
 	snap := metrics.Snapshot{
 		Tokens: map[string]int{}, Volumes: map[string]int{}, VolumeErrors: map[string]int{},
-		QueueLength: s.mints.Len(), WatchDegraded: s.degraded, LockHeld: true,
+		QueueLength: s.mints.Len(), LockHeld: true,
 	}
 	snap.ClockSkew, snap.SkewKnown = s.clock.Skew(now)
 	for _, p := range s.pods {
@@ -140,7 +140,7 @@ func (v *volume) count(snap *metrics.Snapshot, now time.Time) {
 	if v.err != nil {
 		snap.VolumeErrors[v.err.Reason]++
 	}
-	if v.watch.degraded {
+	if v.unwatched() {
 		snap.WatchDegraded = true
 	}
 	for i := range v.tokens {

@@ -35,6 +35,7 @@ type rig struct {
 	heard    bool                                // answers tell the server's time
 	broken   error                               // of the disk: nothing was done
 	lied     error                               // of the disk: it was done, and is reported as failed
+	blind    func(Key) error                     // of the watches: why there is none; nil: there are enough
 	accounts map[accountRef]types.UID            // UIDs, of which tokens are and look-ups tell; set lookUp for these
 	cached   func(accountRef) (types.UID, error) // of look-ups; nil: accounts
 	files    map[Key]map[string]simFile          // on the simulated disk; a volume that is there has a version
@@ -157,10 +158,10 @@ func (r *rig) finish(j job) {
 		r.s.finishLookup(j.lookup, uid, err, r.now)
 	case j.read != nil:
 		version, sums, claims := r.read(j.read.key)
-		r.s.finishRead(j.read, version, sums, claims, found{watch: j.read.watch, stale: slices.Clone(r.stale[j.read.key]), err: r.broken}, r.now)
+		r.s.finishRead(j.read, version, sums, claims, found{watch: r.watch(j.read.key, j.read.watch), stale: slices.Clone(r.stale[j.read.key]), err: r.broken}, r.now)
 	case j.publish != nil:
 		result := r.publish(j.publish)
-		r.s.finishPublish(j.publish, result, found{watch: j.publish.watch, stale: result.Stale, err: errors.Join(r.broken, r.lied)}, r.now)
+		r.s.finishPublish(j.publish, result, found{watch: r.watch(j.publish.key, j.publish.watch), stale: result.Stale, err: errors.Join(r.broken, r.lied)}, r.now)
 	default:
 		if j.remove.p != nil && r.broken == nil {
 			maps.DeleteFunc(r.files, func(k Key, _ map[string]simFile) bool { return string(k.PodUID) == j.remove.uid })
@@ -168,6 +169,14 @@ func (r *rig) finish(j job) {
 		}
 		r.s.finishRemove(j.remove, errors.Join(r.broken, r.lied), r.now)
 	}
+}
+
+// watch sets the watches of a volume, as far as there are any.
+func (r *rig) watch(k Key, h watchHandle) watchHandle {
+	if h.blind = nil; r.blind != nil {
+		h.blind = r.blind(k)
+	}
+	return h
 }
 
 func (r *rig) lookup(ref accountRef) (types.UID, error) {

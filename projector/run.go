@@ -222,8 +222,8 @@ func (p *Projector) Run(ctx context.Context) error {
 	r := &runner{Projector: p, state: newState(&p.config), objects: make(map[ObjectRef]context.CancelFunc)}
 	r.state.self = p.config.Root.owner()
 	r.state.orphans(found, p.config.Clock())
-	r.disk = disk{root: p.config.Root, watch: r.openWatcher()}
 	ctx, cancel := context.WithCancelCause(ctx)
+	r.disk = disk{root: p.config.Root, watch: r.openWatcher(ctx)}
 	r.feeds.Go(func() { p.config.Root.watch(ctx, func() { cancel(ErrRootReplaced) }) })
 	r.goWatch(ctx)
 	r.loop(ctx)

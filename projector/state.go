@@ -61,8 +61,8 @@ type state struct {
 
 	removals rotation.Queue[*pod] // gone; by when to try
 	watched  map[int]*volume      // by watched descriptor
-	degraded bool                 // nothing can be watched at all
-	blind    bool                 // some volume could not be watched; said once
+	blind    bool                 // some volume could not be watched, which was said, and that they all are was not yet
+	watchAt  time.Duration        // Mono, when to try such a volume again
 	unowned  bool                 // some owner was refused; said once
 	podsErr  string               // why pods cannot be watched; ""
 	faults   map[string]int       // of the root: how many volumes and pods suffer from each; see blame
@@ -111,6 +111,7 @@ type volume struct {
 	refused []atomicwriter.Owner // owners that we may not give; few
 	stale   []staleVersion
 	watch   watchHandle
+	triedAt time.Duration // Mono, when its watches were last tried again
 
 	seen        time.Duration // Mono, when the pod was first seen
 	since       time.Time     // the same in server time
@@ -201,6 +202,7 @@ const (
 	sweepEvery = 10 * time.Minute // re-reading a volume whose watches work
 	sweepBlind = time.Minute      // and one whose watches could not be set
 	hintDelay  = 50 * time.Millisecond
+	watchRetry = 2 * time.Second  // between attempts to watch, while some volume is not
 	diskRetry  = 5 * time.Second  // at most, between attempts at a volume that cannot be read or published
 	maxPace    = 30 * time.Second // between repairs in a storm
 	calmAfter  = time.Minute      // without a repair, the storm is over
@@ -233,7 +235,7 @@ func newState(c *Config) *state {
 
 // sweepOf is how often a volume with these watches is read without a hint.
 func (s *state) sweepOf(h watchHandle) time.Duration {
-	if h.degraded || s.degraded {
+	if h.blind != nil {
 		return min(sweepBlind, s.sweep)
 	}
 	return s.sweep

@@ -1,10 +1,13 @@
 package projector
 
 import (
-	"fmt"
+	"context"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
@@ -18,11 +21,11 @@ import (
 // and N tells the watches apart. A job in flight owns the handle, else the
 // owner does. The zero value watches nothing.
 type watchHandle struct {
-	id       atomicwriter.ID // the volume's directory when it was last seen
-	dir      int             // descriptor; 0: none
-	version  int
-	name     string // of the watched version
-	degraded bool   // the watches could not be set: the sweep alone looks after the volume
+	id      atomicwriter.ID // the volume's directory when it was last seen
+	dir     int             // descriptor; 0: none
+	version int
+	name    string // of the watched version
+	blind   error  // why a watch could not be set: the sweep alone looks after the volume; nil: none is missing
 }
 
 func (h *watchHandle) descriptors() []int {
@@ -38,39 +41,68 @@ func (h *watchHandle) descriptors() []int {
 // watcher sets watches and turns their events into hints. A nil *watcher sets
 // none. Its methods may be called from any worker.
 type watcher struct {
-	notify *fsnotify.Watcher
-	limit  int // descriptors from here on are for the work itself
+	notify atomic.Pointer[fsnotify.Watcher] // nil: the kernel has given none yet
+	limit  int                              // descriptors from here on are for the work itself
 }
 
 // fdReserve is how many descriptors watches leave for connections and files.
 const fdReserve = 256
 
-func newWatcher() (*watcher, error) {
+var (
+	errNoInstance    = errors.New("no inotify instance left")
+	errNoDescriptors = errors.New("too near to the limit of open files")
+)
+
+func newWatcher() *watcher {
+	var limit unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) // else it is 0, and errNoDescriptors is said
+	w := &watcher{limit: int(min(limit.Cur, math.MaxInt32)) - fdReserve}
+	w.open()
+	return w
+}
+
+// open gets a source of events from the kernel, and reports whether there is one.
+func (w *watcher) open() bool {
 	n, err := fsnotify.NewBufferedWatcher(256)
 	if err != nil {
-		return nil, fmt.Errorf("watch for changes: %w", err)
+		return false
 	}
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		n.Close()
-		return nil, fmt.Errorf("read the limit of open files: %w", err)
+	w.notify.Store(n)
+	return true
+}
+
+// opened waits until there is a source of events; nil if ctx ends before.
+func (w *watcher) opened(ctx context.Context) *fsnotify.Watcher {
+	timer := time.NewTimer(watchRetry)
+	defer timer.Stop()
+	for w.notify.Load() == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		if w.open(); ctx.Err() != nil { // close may have come before
+			w.close()
+		}
+		timer.Reset(watchRetry)
 	}
-	return &watcher{notify: n, limit: int(min(limit.Cur, math.MaxInt32)) - fdReserve}, nil
+	return w.notify.Load()
 }
 
 // run sends the descriptor of every directory with a relevant event to hint,
-// and calls lost when events were dropped, until the watcher is closed.
-func (w *watcher) run(hint func(descriptor int), lost func(error)) {
-	for {
+// and calls lost when events were dropped, until the watcher is closed, or ctx ends before anything is watched.
+func (w *watcher) run(ctx context.Context, hint func(descriptor int), lost func(error)) {
+	notify := w.opened(ctx)
+	for notify != nil {
 		select {
-		case e, ok := <-w.notify.Events:
+		case e, ok := <-notify.Events:
 			if !ok {
 				return
 			}
 			if fd, relevant := parseEvent(e.Name); relevant {
 				hint(fd)
 			}
-		case err, ok := <-w.notify.Errors:
+		case err, ok := <-notify.Errors:
 			if !ok {
 				return
 			}
@@ -81,15 +113,15 @@ func (w *watcher) run(hint func(descriptor int), lost func(error)) {
 
 // close ends all watches and closes their descriptors. No job may be in flight.
 func (w *watcher) close() {
-	if w == nil {
+	if w == nil || w.notify.Load() == nil {
 		return
 	}
-	for _, name := range w.notify.WatchList() {
+	for _, name := range w.notify.Load().WatchList() {
 		if fd, err := strconv.Atoi(strings.TrimPrefix(name, descriptors)); err == nil {
 			w.drop(&fd)
 		}
 	}
-	w.notify.Close()
+	w.notify.Load().Close()
 }
 
 const descriptors = "/proc/self/fd/"
@@ -115,7 +147,7 @@ func (w *watcher) update(h *watchHandle, dir *atomicwriter.Dir, name string) {
 	if w == nil {
 		return
 	}
-	h.degraded = false
+	h.blind = nil
 	if h.dir == 0 {
 		h.dir = w.add(h, dir)
 	}
@@ -140,20 +172,26 @@ func (w *watcher) update(h *watchHandle, dir *atomicwriter.Dir, name string) {
 func (w *watcher) add(h *watchHandle, dir *atomicwriter.Dir) int {
 	fd, err := unix.FcntlInt(uintptr(dir.Fd()), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		h.degraded = true
+		h.blind = err
 		return 0
 	}
-	if fd >= w.limit {
-		h.degraded = true
-		unix.Close(fd)
-		return 0
-	}
-	if err := w.notify.Add(descriptors + strconv.Itoa(fd)); err != nil {
-		h.degraded = true
+	if err := w.addDescriptor(fd); err != nil {
+		h.blind = err
 		unix.Close(fd)
 		return 0
 	}
 	return fd
+}
+
+func (w *watcher) addDescriptor(fd int) error {
+	notify := w.notify.Load()
+	switch {
+	case fd >= w.limit:
+		return errNoDescriptors
+	case notify == nil:
+		return errNoInstance
+	}
+	return notify.Add(descriptors + strconv.Itoa(fd))
 }
 
 // drop ends the watch that *fd keeps.
@@ -162,7 +200,7 @@ func (w *watcher) drop(fd *int) {
 		return
 	}
 	// An error says that the kernel has dropped the watch already, with the directory.
-	_ = w.notify.Remove(descriptors + strconv.Itoa(*fd))
+	_ = w.notify.Load().Remove(descriptors + strconv.Itoa(*fd))
 	unix.Close(*fd)
 	*fd = 0
 }

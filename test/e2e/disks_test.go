@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -202,46 +201,4 @@ func (n *node) expectToken(path string, want []byte) {
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
 		n.t.Errorf("a token that was there is another one: %v", err)
 	}
-}
-
-// noWatches gives what follows a user namespace in which nothing can be watched.
-var noWatches = []string{"unshare", "--user", "--map-root-user", "sh", "-c",
-	`echo 0 >/proc/sys/user/max_inotify_watches && exec "$@"`, "sh"}
-
-// TestNoInotifyWatches: with none left, the daemon says so once and in a metric, and the sweep repairs; when there are some
-// again, the next sweep takes them.
-func TestNoInotifyWatches(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, daemontest.MemoryDir(t))
-	n.Process = daemontest.StartUnder(t, noWatches, n.api, n.root)
-	paths := []string{n.pod("a"), n.pod("b")}
-	for _, p := range paths {
-		n.measure(p, n.published(p))
-	}
-	n.measure("the metric", n.shows("token_projector_watch_degraded 1"))
-	harm := func() {
-		for _, p := range paths {
-			check(t, os.Remove(p))
-		}
-	}
-	repaired := func() time.Duration {
-		return max(n.measure("repair", n.published(paths[0])), n.measure("repair", n.published(paths[1])))
-	}
-	harm()
-	swept := repaired()
-	n.expectLines(`"msg":"no watches left`, 1)
-
-	enter := exec.Command("nsenter", "--user", "--preserve-credentials", "--target", fmt.Sprint(n.PID()),
-		"sh", "-c", "echo 100 >/proc/sys/user/max_inotify_watches")
-	if out, err := enter.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	freed := n.measure("watches again", n.shows("token_projector_watch_degraded 0"))
-	harm()
-	watched := repaired()
-	if watched > 15*time.Second {
-		t.Errorf("repaired %v after there were watches again", watched)
-	}
-	t.Logf("without watches repaired after %v; watching again %v after there were some; then repaired after %v", swept, freed, watched)
-	n.Terminate()
 }
