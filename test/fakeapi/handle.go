@@ -24,7 +24,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	if !s.enter() {
 		panic(http.ErrAbortHandler)
 	}
-	defer s.handlers.Done()
+	defer s.running.Done()
 	user := s.authenticate(r)
 	c := &call{Request: describe(r, user.Username), user: user, s: s, w: w, r: r, fault: pass, out: medias[0]}
 	m, refused := negotiate(c.Accept, c.Verb == "watch")

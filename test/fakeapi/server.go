@@ -1,6 +1,7 @@
 package fakeapi
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -10,10 +11,12 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -68,18 +71,16 @@ type Server struct {
 	pki     *pki
 	journal journal
 	faults  faults
-	http    *http.Server
 	addr    string
 
 	mu       sync.Mutex // guards what follows
 	issuing  identity
-	listener net.Listener
-	holder   io.Closer // keeps the port while the server plays dead
-	conns    map[net.Conn]bool
+	http     *http.Server
+	listener *net.TCPListener
+	port     *os.File // the listener's, while the server plays dead
 	closed   bool
 	cut      signal
-	handlers sync.WaitGroup
-	serving  sync.WaitGroup
+	running  sync.WaitGroup
 
 	ctx  context.Context // of all requests
 	stop context.CancelFunc
@@ -91,7 +92,7 @@ func Start(opts Options) (*Server, error) {
 	if err := errors.Join(opts.setDefaults(), opts.validate()); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, now: opts.Now, store: newStore(opts.History, newResources()), conns: map[net.Conn]bool{}}
+	s := &Server{opts: opts, now: opts.Now, store: newStore(opts.History, newResources())}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.journal.forgetful = opts.Forgetful
 	var err error
@@ -110,16 +111,15 @@ func Start(opts Options) (*Server, error) {
 	if err := s.seed(); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	s.http = s.newHTTP()
 	s.serve(l)
 	return s, nil
 }
 
 func (o *Options) setDefaults() error {
-	setZero(&o.Listen, "127.0.0.1:0")
-	setZero(&o.Node, "node-1")
-	setZero(&o.BookmarkInterval, time.Minute)
-	setZero(&o.History, 16384)
+	o.Listen = cmp.Or(o.Listen, "127.0.0.1:0")
+	o.Node = cmp.Or(o.Node, "node-1")
+	o.BookmarkInterval = cmp.Or(o.BookmarkInterval, time.Minute)
+	o.History = cmp.Or(o.History, 16384)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -168,52 +168,38 @@ func (s *Server) newHTTP() *http.Server {
 		},
 		BaseContext: func(net.Listener) context.Context { return s.ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		ConnState:   s.trackConn,
 	}
 }
 
 type connKey struct{}
 
-func (s *Server) trackConn(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		if s.listener == nil { // accepted just before the server went down
-			rawConn(c).Close()
-		}
-		s.conns[c] = true
-	case http.StateClosed, http.StateHijacked:
-		delete(s.conns, c)
-	}
-}
-
 // serve must not race with Close or GoDown: both go through the mutex.
 func (s *Server) serve(l net.Listener) {
-	s.listener = l
-	s.serving.Add(1)
-	go func() {
-		defer s.serving.Done()
-		_ = s.http.ServeTLS(l, "", "") // ends when the listener is closed, with an error that says only that
-	}()
+	server := s.newHTTP()
+	s.listener, s.http = l.(*net.TCPListener), server
+	s.running.Go(func() { _ = server.ServeTLS(l, "", "") }) // ends when it is closed, with an error that says only that
 }
 
 // URL is the server's address as a kubeconfig has it.
 func (s *Server) URL() string { return "https://" + s.addr }
 
 // GoDown closes the port and cuts all connections: clients are refused until ComeBack. The objects stay.
-func (s *Server) GoDown() error {
+func (s *Server) GoDown() (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.listener == nil {
+	if s.closed || s.port != nil {
 		return nil
 	}
-	err := s.listener.Close()
-	s.listener = nil
-	for c := range s.conns {
-		rawConn(c).Close()
+	if s.port, err = s.listener.File(); err != nil {
+		return err
 	}
-	s.holder, _ = holdPort(s.addr) // only lowers the odds that the port is lost meanwhile
+	// The socket stays, bound and deaf: nobody else gets the port, not even a connection for its own end.
+	fd := int(s.port.Fd())
+	addr, err := unix.Getsockname(fd)
+	err = errors.Join(err, unix.Shutdown(fd, unix.SHUT_RD), s.http.Close())
+	if lost := unix.Bind(fd, addr); lost != unix.EINVAL { // which says that it is bound still, as of a chosen port
+		err = errors.Join(err, lost)
+	}
 	return err
 }
 
@@ -221,23 +207,18 @@ func (s *Server) GoDown() error {
 func (s *Server) ComeBack() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.listener != nil {
+	if s.closed || s.port == nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", s.addr)
-	if err != nil {
+	err := unix.Listen(int(s.port.Fd()), unix.SOMAXCONN)
+	l, err2 := net.FileListener(s.port)
+	if err := errors.Join(err, err2); err != nil {
 		return fmt.Errorf("come back: %w", err)
 	}
-	s.releasePort()
+	s.port.Close()
+	s.port = nil
 	s.serve(l)
 	return nil
-}
-
-func (s *Server) releasePort() {
-	if s.holder != nil {
-		s.holder.Close()
-		s.holder = nil
-	}
 }
 
 // CutWatches ends all watch streams now. Their clients may come back at once.
@@ -263,12 +244,11 @@ func (s *Server) Close() {
 		return
 	}
 	s.closed = true
-	s.releasePort()
+	s.port.Close() // of none, too
 	s.mu.Unlock()
 	s.stop()
 	s.http.Close()
-	s.serving.Wait()
-	s.handlers.Wait()
+	s.running.Wait()
 }
 
 // after runs f with the store locked, some time from now, unless the server closes first.
@@ -277,7 +257,7 @@ func (s *Server) after(d time.Duration, f func()) {
 		return
 	}
 	go func() {
-		defer s.handlers.Done()
+		defer s.running.Done()
 		select {
 		case <-time.After(d):
 			s.store.mu.Lock()
@@ -295,6 +275,6 @@ func (s *Server) enter() bool {
 	if s.closed {
 		return false
 	}
-	s.handlers.Add(1)
+	s.running.Add(1)
 	return true
 }
