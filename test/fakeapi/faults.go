@@ -2,6 +2,7 @@ package fakeapi
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -25,14 +26,9 @@ type Match struct {
 var TokenRequests = Match{Verb: "create", Resource: "serviceaccounts", Subresource: "token"}
 
 func (m Match) matches(r *Request) bool {
-	for _, p := range [...][2]string{
-		{m.Verb, r.Verb}, {m.Resource, r.Resource}, {m.Subresource, r.Subresource}, {m.Namespace, r.Namespace}, {m.Name, r.Name},
-	} {
-		if p[0] != "" && p[0] != p[1] {
-			return false
-		}
-	}
-	return m.Func == nil || m.Func(r)
+	fits := func(want, got string) bool { return want == "" || want == got }
+	return fits(m.Verb, r.Verb) && fits(m.Resource, r.Resource) && fits(m.Subresource, r.Subresource) &&
+		fits(m.Namespace, r.Namespace) && fits(m.Name, r.Name) && (m.Func == nil || m.Func(r))
 }
 
 // Action is what a fault does to a request.
@@ -107,63 +103,56 @@ type faults struct {
 // armed is a fault at work.
 type armed struct {
 	Fault
-	left    int // hits left when Times is above 0
-	removed chan struct{}
-	once    sync.Once
+	left    int             // hits left when Times is above 0
+	removed context.Context // done when it is
+	remove  func()
 }
 
 // Inject makes the fault active. remove takes it away and lets go what it holds; it may be called more than once.
 // Several faults can be active; the first injected one that matches hits, alone.
 func (s *Server) Inject(f Fault) (remove func()) {
-	a := &armed{Fault: f, left: f.Times, removed: make(chan struct{})}
+	a := &armed{Fault: f, left: f.Times}
+	a.removed, a.remove = context.WithCancel(context.Background())
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
 	s.faults.active = append(s.faults.active, a)
-	return func() { s.faults.remove(a) }
+	return a.remove
 }
 
 // ClearFaults removes all faults.
 func (s *Server) ClearFaults() {
 	s.faults.mu.Lock()
-	all := slices.Clone(s.faults.active)
-	s.faults.mu.Unlock()
-	for _, a := range all {
-		s.faults.remove(a)
+	defer s.faults.mu.Unlock()
+	for _, a := range s.faults.active {
+		a.remove()
 	}
-}
-
-func (f *faults) remove(a *armed) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.active = slices.DeleteFunc(f.active, func(b *armed) bool { return a == b })
-	a.once.Do(func() { close(a.removed) })
 }
 
 // take finds the fault that hits r. A fault used up hits no more, yet it holds what it holds until it is removed.
 func (f *faults) take(r *Request) *armed {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.active = slices.DeleteFunc(f.active, func(a *armed) bool { return a.removed.Err() != nil })
 	for _, a := range f.active {
-		if a.Times > 0 && a.left == 0 || !a.Match.matches(r) {
-			continue
+		if (a.Times == 0 || a.left > 0) && a.Match.matches(r) {
+			a.left--
+			return a
 		}
-		a.left--
-		return a
 	}
-	return nil
+	return pass
 }
 
-// pass is the fault of a request that none hits.
-var pass = &armed{removed: make(chan struct{})}
+// pass is the fault of a request that no other hits.
+var pass = &armed{}
 
 // hold waits until the fault is removed.
 func (c *call) hold() {
-	removed := c.fault.removed
+	until := c.fault.removed
 	if c.fault.Forever {
-		removed = nil
+		until = context.Background()
 	}
 	select {
-	case <-removed:
+	case <-until.Done():
 	case <-c.r.Context().Done():
 		c.abort()
 	}
@@ -196,6 +185,17 @@ func (c *call) strike() bool {
 		c.hold()
 	}
 	return true
+}
+
+// interrupt plays ResetBody and HangBody, after what has been written so far.
+func (c *call) interrupt() {
+	c.flush()
+	switch c.fault.Action {
+	case ResetBody:
+		c.reset()
+	case HangBody:
+		c.hold()
+	}
 }
 
 // reset cuts the TCP connection with a RST and ends the handler.

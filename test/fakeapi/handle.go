@@ -26,7 +26,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.running.Done()
 	user := s.authenticate(r)
-	c := &call{Request: describe(r, user.Username), user: user, s: s, w: w, r: r, fault: pass, out: medias[0]}
+	c := &call{Request: describe(r, user.Username), user: user, s: s, w: w, r: r, out: medias[0]}
 	m, refused := negotiate(c.Accept, c.Verb == "watch")
 	if refused == nil {
 		c.out = m
@@ -37,9 +37,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		refused = bodyError(err)
 	}
 	c.body = body
-	if f := s.faults.take(c.Request); f != nil {
-		c.fault = f
-	}
+	c.fault = s.faults.take(c.Request)
 	s.journal.add(c.Request) // only now, so that whoever waits for a request knows that its fault has hit
 	if !c.before() {
 		return

@@ -24,7 +24,6 @@ type call struct {
 	body     []byte
 	fault    *armed // never nil
 	out      *media // of the answer
-	began    bool
 }
 
 // begin sends the status line and the headers. The Date is the server's, at this moment.
@@ -35,7 +34,6 @@ func (c *call) begin(code int, contentType string) {
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache, private")
 	}
-	c.began = true
 	c.s.journal.answered(c.Request, code)
 	c.w.WriteHeader(code)
 }
@@ -82,7 +80,8 @@ func (c *call) replyStatus(st *metav1.Status) {
 	if err != nil {
 		c.abort()
 	}
-	c.write(int(st.Code), body)
+	c.fault = pass
+	c.send(int(st.Code), body)
 }
 
 var statusKind = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
@@ -97,40 +96,23 @@ func statusOf(err error) *metav1.Status {
 	return &st
 }
 
-func (c *call) write(code int, body []byte) {
-	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	c.begin(code, c.out.MediaType)
-	_, _ = c.w.Write(body) // the client may be gone, and nobody else wants to know
-}
-
-// send is write with the faults of the body.
+// send answers with a body, or with what the fault makes of it.
 func (c *call) send(code int, body []byte) {
-	switch c.fault.Action {
-	case Garble:
-		c.write(code, garbage(c.out))
-	case ResetBody:
-		c.writeHalf(code, body)
-		c.reset()
-	case HangBody:
-		rest := c.writeHalf(code, body)
-		c.hold()
-		_, _ = c.w.Write(rest) // as in write
-	default:
-		c.write(code, body)
+	if c.fault.Action == Garble {
+		body = garbage(c.out)
 	}
-}
-
-// writeHalf sends the headers of the whole and half of the body, and returns the rest.
-func (c *call) writeHalf(code int, body []byte) []byte {
 	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	c.begin(code, c.out.MediaType)
-	_, _ = c.w.Write(body[:len(body)/2]) // as in write
-	c.flush()
-	return body[len(body)/2:]
+	sent := 0
+	if c.fault.Action == ResetBody || c.fault.Action == HangBody {
+		sent, _ = c.w.Write(body[:len(body)/2])
+		c.interrupt()
+	}
+	_, _ = c.w.Write(body[sent:]) // the client may be gone, and nobody else wants to know
 }
 
 func (c *call) flush() {
-	_ = http.NewResponseController(c.w).Flush() // as in write
+	_ = http.NewResponseController(c.w).Flush() // as in send
 }
 
 // garbage begins as the media type does and then means nothing. It is long enough to be a frame of a stream.

@@ -50,8 +50,10 @@ func (c *call) watch(t *table) error {
 		contentType += ";stream=watch"
 	}
 	c.begin(http.StatusOK, contentType)
-	c.flush()
-	c.strikeStream()
+	if c.fault.Action == Garble {
+		_, _ = st.wire.Write(garbage(c.out)) // as in call.send
+	}
+	c.interrupt()
 	if err := st.run(); err != nil && !errors.Is(err, errCut) {
 		st.sendError(err) // after the headers an error is an event
 	}
@@ -62,19 +64,6 @@ func (s *Server) cutSignal() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cut.wait()
-}
-
-// strikeStream plays the faults of the body, which for a watch come right after the headers.
-func (c *call) strikeStream() {
-	switch c.fault.Action {
-	case Garble:
-		_, _ = c.out.StreamSerializer.Framer.NewFrameWriter(c.w).Write(garbage(c.out)) // as in call.write
-		c.flush()
-	case ResetBody:
-		c.reset()
-	case HangBody:
-		c.hold()
-	}
 }
 
 // run sends the initial events, if any are due, and then what happens until the watch ends. Nil and errCut are ends without a word.
