@@ -1,6 +1,8 @@
 package fakeapi
 
 import (
+	"cmp"
+
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,7 +28,7 @@ func prepareObject(obj Object) error {
 }
 
 func prepareSecret(o *corev1.Secret) error {
-	setZero(&o.Type, corev1.SecretTypeOpaque)
+	o.Type = cmp.Or(o.Type, corev1.SecretTypeOpaque)
 	for k, v := range o.StringData {
 		if o.Data == nil {
 			o.Data = map[string][]byte{}

@@ -187,7 +187,7 @@ func (c *call) strike() bool {
 	return true
 }
 
-// interrupt plays ResetBody and HangBody, after what has been written so far.
+// interrupt sends what has been written so far, and plays ResetBody and HangBody.
 func (c *call) interrupt() {
 	c.flush()
 	switch c.fault.Action {

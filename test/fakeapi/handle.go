@@ -104,6 +104,7 @@ func verbOf(r *http.Request, named bool) string {
 var (
 	errNoPath   = status(http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
 	errNoMethod = status(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
+	errDryRun   = apierrors.NewBadRequest("fakeapi has no dry run")
 )
 
 // serve answers a request, or returns the error to answer with. refused is why it cannot be served at all, for a user who
@@ -132,7 +133,7 @@ func (c *call) serve(refused error) error {
 		return refused
 	}
 	if c.r.URL.Query().Has("dryRun") {
-		return apierrors.NewBadRequest("fakeapi has no dry run")
+		return errDryRun
 	}
 	return c.dispatch(t)
 }

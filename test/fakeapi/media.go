@@ -19,7 +19,10 @@ import (
 )
 
 // media is one media type that can be read and written.
-type media struct{ runtime.SerializerInfo }
+type media struct {
+	runtime.SerializerInfo
+	deleteOptions runtime.Decoder // of whichever group they say they are
+}
 
 // mediaNames are in the order of the server's preference when the client has none.
 var mediaNames = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf}
@@ -29,7 +32,8 @@ var medias = newMedias()
 func newMedias() (out []*media) {
 	for _, name := range mediaNames {
 		info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), name) // client-go has all three
-		out = append(out, &media{info})
+		meta, _ := runtime.SerializerInfoForMediaType(internalscheme.Codecs.SupportedMediaTypes(), name)
+		out = append(out, &media{info, internalscheme.Codecs.DecoderToVersion(meta.Serializer, metav1.SchemeGroupVersion)})
 	}
 	return out
 }
@@ -65,33 +69,23 @@ func decode(contentType string, body []byte, kind schema.GroupVersionKind, into 
 	if err != nil {
 		return err
 	}
-	got, gvk, err := m.StrictSerializer.Decode(body, &kind, into)
+	decoder := runtime.Decoder(m.StrictSerializer)
+	if kind == deleteOptionsKind {
+		decoder = m.deleteOptions
+	}
+	got, gvk, err := decoder.Decode(body, &kind, into)
 	switch {
 	case err != nil && !runtime.IsStrictDecodingError(err):
 		return apierrors.NewBadRequest(err.Error())
+	case got != into && kind == deleteOptionsKind:
+		return apierrors.NewBadRequest("decoded object cannot be converted to DeleteOptions")
 	case got != into:
 		return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %s", kind.Kind, gvk.Kind))
 	}
 	return err
 }
 
-// decodeOptions reads the DeleteOptions of a body, whichever group they say they are of.
-func decodeOptions(contentType string, body []byte, into *metav1.DeleteOptions) error {
-	m, err := bodyMedia(contentType)
-	if err != nil {
-		return err
-	}
-	info, _ := runtime.SerializerInfoForMediaType(internalscheme.Codecs.SupportedMediaTypes(), m.MediaType)
-	kind := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
-	got, _, err := internalscheme.Codecs.DecoderToVersion(info.Serializer, kind.GroupVersion()).Decode(body, &kind, into)
-	if err != nil {
-		return apierrors.NewBadRequest(err.Error())
-	}
-	if got != into {
-		return apierrors.NewBadRequest("decoded object cannot be converted to DeleteOptions")
-	}
-	return nil
-}
+var deleteOptionsKind = metav1.SchemeGroupVersion.WithKind("DeleteOptions")
 
 func bodyMedia(contentType string) (*media, error) {
 	if contentType == "" {

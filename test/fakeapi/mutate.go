@@ -10,7 +10,6 @@ import (
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -118,19 +117,16 @@ func applyJSONPatch(doc, body []byte) ([]byte, error) {
 }
 
 // deleteOptions come in the body, as DeleteOptions of v1 or meta.k8s.io/v1, or in the query.
-func (c *call) deleteOptions() (metav1.DeleteOptions, error) {
-	var opts metav1.DeleteOptions
+func (c *call) deleteOptions() (opts metav1.DeleteOptions, err error) {
 	if len(c.body) > 0 {
-		if err := decodeOptions(c.ContentType, c.body, &opts); err != nil {
-			return opts, err
-		}
-	} else if err := internalscheme.ParameterCodec.DecodeParameters(c.r.URL.Query(), metav1.SchemeGroupVersion, &opts); err != nil {
-		return opts, apierrors.NewBadRequest(err.Error())
+		err = decode(c.ContentType, c.body, deleteOptionsKind, &opts)
+	} else {
+		err = c.parameters(&opts)
 	}
-	if len(opts.DryRun) > 0 {
-		return opts, apierrors.NewBadRequest("fakeapi has no dry run")
+	if err == nil && len(opts.DryRun) > 0 {
+		err = errDryRun
 	}
-	return opts, nil
+	return opts, err
 }
 
 func (c *call) delete(t *table) error {

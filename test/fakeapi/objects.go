@@ -5,6 +5,7 @@ import (
 	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -54,7 +55,7 @@ func List[T Object](s *Server, namespace string) ([]T, error) {
 // stays, terminating, for its grace period unless opts say 0. A UID in obj is a precondition.
 func (s *Server) Delete(obj Object, opts metav1.DeleteOptions) error {
 	if uid := obj.GetUID(); uid != "" && opts.Preconditions == nil {
-		opts.Preconditions = &metav1.Preconditions{UID: &uid}
+		opts.Preconditions = metav1.NewUIDPreconditions(string(uid))
 	}
 	_, err := direct(s, obj, func(t *table) (*version, error) { return s.delete(t, keyOf(obj), opts) })
 	return err
@@ -62,13 +63,10 @@ func (s *Server) Delete(obj Object, opts metav1.DeleteOptions) error {
 
 // AddNamespace creates a namespace with its default service account and CA bundle; one that exists is fine.
 func (s *Server) AddNamespace(name string) error {
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	_, err := direct(s, ns, func(t *table) (*version, error) {
-		if v := t.items[keyOf(ns)]; v != nil {
-			return v, nil
-		}
-		return s.create(t, ns)
-	})
+	_, err := Create(s, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
 	return err
 }
 

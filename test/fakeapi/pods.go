@@ -35,21 +35,14 @@ func setDefault[T any](p **T, v T) {
 	}
 }
 
-func setZero[T comparable](p *T, v T) {
-	var zero T
-	if *p == zero {
-		*p = v
-	}
-}
-
 // defaultPod fills the defaults that a reader of projected volumes, or a person, looks at.
 func defaultPod(pod *corev1.Pod) {
 	spec := &pod.Spec
-	setZero(&spec.ServiceAccountName, spec.DeprecatedServiceAccount)
+	spec.ServiceAccountName = cmp.Or(spec.ServiceAccountName, spec.DeprecatedServiceAccount)
 	spec.DeprecatedServiceAccount = spec.ServiceAccountName
-	setZero(&spec.RestartPolicy, corev1.RestartPolicyAlways)
-	setZero(&spec.DNSPolicy, corev1.DNSClusterFirst)
-	setZero(&spec.SchedulerName, corev1.DefaultSchedulerName)
+	spec.RestartPolicy = cmp.Or(spec.RestartPolicy, corev1.RestartPolicyAlways)
+	spec.DNSPolicy = cmp.Or(spec.DNSPolicy, corev1.DNSClusterFirst)
+	spec.SchedulerName = cmp.Or(spec.SchedulerName, corev1.DefaultSchedulerName)
 	setDefault(&spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
 	setDefault(&spec.SecurityContext, corev1.PodSecurityContext{})
 	setDefault(&spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
@@ -89,7 +82,7 @@ func defaultSources(sources []corev1.VolumeProjection) {
 func defaultFieldRefs(items []corev1.DownwardAPIVolumeFile) {
 	for _, i := range items {
 		if i.FieldRef != nil {
-			setZero(&i.FieldRef.APIVersion, "v1")
+			i.FieldRef.APIVersion = cmp.Or(i.FieldRef.APIVersion, "v1")
 		}
 	}
 }
@@ -100,7 +93,7 @@ func (s *Server) admitPod(pod *corev1.Pod) error {
 	if _, isMirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; isMirror {
 		return s.forbidPod(pod, checkMirror(&pod.Spec))
 	}
-	setZero(&pod.Spec.ServiceAccountName, defaultServiceAccount)
+	pod.Spec.ServiceAccountName = cmp.Or(pod.Spec.ServiceAccountName, defaultServiceAccount)
 	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
 	v, err := s.store.get("serviceaccounts", named(pod.Namespace, pod.Spec.ServiceAccountName))
 	if err != nil {
@@ -173,11 +166,10 @@ func injectAPIAccess(spec *corev1.PodSpec) {
 
 // apiAccessVolume is the injected volume, source by source in the real order.
 func apiAccessVolume(name string) corev1.Volume {
-	expiration, mode := int64(injectedExpiration), corev1.ProjectedVolumeSourceDefaultMode
 	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-		DefaultMode: &mode,
+		DefaultMode: new(corev1.ProjectedVolumeSourceDefaultMode),
 		Sources: []corev1.VolumeProjection{
-			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: &expiration}},
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: new(int64(injectedExpiration))}},
 			{ConfigMap: &corev1.ConfigMapProjection{
 				LocalObjectReference: corev1.LocalObjectReference{Name: rootCAConfigMap},
 				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},

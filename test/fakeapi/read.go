@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -28,8 +29,8 @@ type query struct {
 func (c *call) options(t *table) (*query, error) {
 	watchList := !c.s.opts.NoWatchList
 	q := &query{namespace: c.Namespace}
-	if err := internalscheme.ParameterCodec.DecodeParameters(c.r.URL.Query(), metav1.SchemeGroupVersion, &q.ListOptions); err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
+	if err := c.parameters(&q.ListOptions); err != nil {
+		return nil, err
 	}
 	if q.LabelSelector == nil {
 		q.LabelSelector = labels.Everything()
@@ -51,11 +52,20 @@ func (c *call) options(t *table) (*query, error) {
 	return q, err
 }
 
+// parameters reads the options of the URL.
+func (c *call) parameters(into runtime.Object) error {
+	if err := internalscheme.ParameterCodec.DecodeParameters(c.r.URL.Query(), metav1.SchemeGroupVersion, into); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return nil
+}
+
 func checkFields(r *resource, q *query) error {
+	empty := r.newObject()
 	for _, req := range q.FieldSelector.Requirements() {
 		switch {
-		case r.selectable(r.newObject()).Has(req.Field):
-		case r.fields == nil: // those without a rule of their own
+		case r.selectable(empty).Has(req.Field):
+		case fieldsOf(empty) == nil: // those without a rule of their own
 			return apierrors.NewBadRequest(fmt.Sprintf(`%q is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field))
 		default:
 			return apierrors.NewBadRequest("field label not supported: " + req.Field)

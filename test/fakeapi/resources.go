@@ -1,6 +1,7 @@
 package fakeapi
 
 import (
+	"maps"
 	"reflect"
 	"strconv"
 
@@ -29,8 +30,6 @@ type resource struct {
 	hasStatus  bool // as a subresource
 	// returnsDeleted: DELETE answers with the object instead of a Status.
 	returnsDeleted bool
-	// fields are those for field selectors beyond metadata.name and metadata.namespace. Nil is none.
-	fields func(Object) fields.Set
 }
 
 var coreKind = corev1.SchemeGroupVersion.WithKind
@@ -38,17 +37,14 @@ var coreKind = corev1.SchemeGroupVersion.WithKind
 // newResources lists everything that is served.
 func newResources() []*resource {
 	return []*resource{
-		{
-			name: "pods", kind: coreKind("Pod"), shortNames: []string{"po"}, namespaced: true,
-			hasStatus: true, returnsDeleted: true, fields: podFields,
-		},
+		{name: "pods", kind: coreKind("Pod"), shortNames: []string{"po"}, namespaced: true, hasStatus: true, returnsDeleted: true},
 		{name: "configmaps", kind: coreKind("ConfigMap"), shortNames: []string{"cm"}, namespaced: true},
-		{name: "secrets", kind: coreKind("Secret"), namespaced: true, fields: secretFields},
+		{name: "secrets", kind: coreKind("Secret"), namespaced: true},
 		{name: "serviceaccounts", kind: coreKind("ServiceAccount"), shortNames: []string{"sa"}, namespaced: true, returnsDeleted: true},
-		{name: "namespaces", kind: coreKind("Namespace"), shortNames: []string{"ns"}, hasStatus: true, returnsDeleted: true, fields: namespaceFields},
-		{name: "nodes", kind: coreKind("Node"), shortNames: []string{"no"}, hasStatus: true, fields: nodeFields},
-		{name: "events", kind: coreKind("Event"), shortNames: []string{"ev"}, namespaced: true, fields: eventFields},
-		{name: "clustertrustbundles", kind: certificatesv1.SchemeGroupVersion.WithKind("ClusterTrustBundle"), fields: bundleFields},
+		{name: "namespaces", kind: coreKind("Namespace"), shortNames: []string{"ns"}, hasStatus: true, returnsDeleted: true},
+		{name: "nodes", kind: coreKind("Node"), shortNames: []string{"no"}, hasStatus: true},
+		{name: "events", kind: coreKind("Event"), shortNames: []string{"ev"}, namespaced: true},
+		{name: "clustertrustbundles", kind: certificatesv1.SchemeGroupVersion.WithKind("ClusterTrustBundle")},
 	}
 }
 
@@ -58,14 +54,11 @@ func (r *resource) group() schema.GroupResource {
 
 // selectable are the fields of an object for field selectors.
 func (r *resource) selectable(obj Object) fields.Set {
-	set := fields.Set{}
-	if r.fields != nil {
-		set = r.fields(obj)
-	}
-	set["metadata.name"] = obj.GetName()
+	set := fields.Set{"metadata.name": obj.GetName()}
 	if r.namespaced {
 		set["metadata.namespace"] = obj.GetNamespace()
 	}
+	maps.Copy(set, fieldsOf(obj))
 	return set
 }
 
@@ -112,47 +105,39 @@ func (r *resource) makeList(objs []runtime.Object, rv string) runtime.Object {
 	return l
 }
 
-// podFields are those of kubernetes pkg/apis/core/v1/conversion.go.
-func podFields(obj Object) fields.Set {
-	p := obj.(*corev1.Pod)
-	return fields.Set{
-		"spec.nodeName":            p.Spec.NodeName,
-		"spec.restartPolicy":       string(p.Spec.RestartPolicy),
-		"spec.schedulerName":       p.Spec.SchedulerName,
-		"spec.serviceAccountName":  p.Spec.ServiceAccountName,
-		"spec.hostNetwork":         strconv.FormatBool(p.Spec.HostNetwork),
-		"status.phase":             string(p.Status.Phase),
-		"status.podIP":             p.Status.PodIP,
-		"status.podIPs":            "", // accepted, and no pod has a value
-		"status.nominatedNodeName": p.Status.NominatedNodeName,
+// fieldsOf are those for field selectors beyond metadata.name and metadata.namespace; nil is none. Those of pods are of
+// kubernetes pkg/apis/core/v1/conversion.go, those of events the ones that people ask for.
+func fieldsOf(obj Object) fields.Set {
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		return fields.Set{
+			"spec.nodeName":            o.Spec.NodeName,
+			"spec.restartPolicy":       string(o.Spec.RestartPolicy),
+			"spec.schedulerName":       o.Spec.SchedulerName,
+			"spec.serviceAccountName":  o.Spec.ServiceAccountName,
+			"spec.hostNetwork":         strconv.FormatBool(o.Spec.HostNetwork),
+			"status.phase":             string(o.Status.Phase),
+			"status.podIP":             o.Status.PodIP,
+			"status.podIPs":            "", // accepted, and no pod has a value
+			"status.nominatedNodeName": o.Status.NominatedNodeName,
+		}
+	case *corev1.Secret:
+		return fields.Set{"type": string(o.Type)}
+	case *corev1.Namespace:
+		return fields.Set{"status.phase": string(o.Status.Phase)}
+	case *corev1.Node:
+		return fields.Set{"spec.unschedulable": strconv.FormatBool(o.Spec.Unschedulable)}
+	case *certificatesv1.ClusterTrustBundle:
+		return fields.Set{"spec.signerName": o.Spec.SignerName}
+	case *corev1.Event:
+		return fields.Set{
+			"involvedObject.kind":      o.InvolvedObject.Kind,
+			"involvedObject.namespace": o.InvolvedObject.Namespace,
+			"involvedObject.name":      o.InvolvedObject.Name,
+			"involvedObject.uid":       string(o.InvolvedObject.UID),
+			"reason":                   o.Reason,
+			"type":                     o.Type,
+		}
 	}
-}
-
-func secretFields(obj Object) fields.Set {
-	return fields.Set{"type": string(obj.(*corev1.Secret).Type)}
-}
-
-func namespaceFields(obj Object) fields.Set {
-	return fields.Set{"status.phase": string(obj.(*corev1.Namespace).Status.Phase)}
-}
-
-func nodeFields(obj Object) fields.Set {
-	return fields.Set{"spec.unschedulable": strconv.FormatBool(obj.(*corev1.Node).Spec.Unschedulable)}
-}
-
-func bundleFields(obj Object) fields.Set {
-	return fields.Set{"spec.signerName": obj.(*certificatesv1.ClusterTrustBundle).Spec.SignerName}
-}
-
-// eventFields are those that people ask for.
-func eventFields(obj Object) fields.Set {
-	e := obj.(*corev1.Event)
-	return fields.Set{
-		"involvedObject.kind":      e.InvolvedObject.Kind,
-		"involvedObject.namespace": e.InvolvedObject.Namespace,
-		"involvedObject.name":      e.InvolvedObject.Name,
-		"involvedObject.uid":       string(e.InvolvedObject.UID),
-		"reason":                   e.Reason,
-		"type":                     e.Type,
-	}
+	return nil
 }

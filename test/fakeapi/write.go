@@ -153,15 +153,14 @@ func merge(r *resource, cur, next Object, subresource string) Object {
 // keepMeta restores the metadata that no client may change.
 func keepMeta(cur, next Object) {
 	next.GetObjectKind().SetGroupVersionKind(cur.GetObjectKind().GroupVersionKind())
-	next.SetName(cur.GetName())
-	next.SetNamespace(cur.GetNamespace())
-	next.SetUID(cur.GetUID())
-	next.SetResourceVersion(cur.GetResourceVersion())
-	next.SetGenerateName(cur.GetGenerateName())
-	next.SetGeneration(cur.GetGeneration())
-	next.SetCreationTimestamp(cur.GetCreationTimestamp())
-	next.SetDeletionTimestamp(cur.GetDeletionTimestamp())
-	next.SetDeletionGracePeriodSeconds(cur.GetDeletionGracePeriodSeconds())
+	kept, wanted := *metaOf(cur).DeepCopy(), metaOf(next)
+	kept.Labels, kept.Annotations = wanted.Labels, wanted.Annotations
+	kept.OwnerReferences, kept.Finalizers = wanted.OwnerReferences, wanted.Finalizers
+	*wanted = kept
+}
+
+func metaOf(obj Object) *metav1.ObjectMeta {
+	return obj.(metav1.ObjectMetaAccessor).GetObjectMeta().(*metav1.ObjectMeta)
 }
 
 // finished: the object was deleted, its grace was over, and its last finalizer is gone.
@@ -229,9 +228,8 @@ func (s *Server) finalizeLater(t *table, obj Object, grace int64) {
 	if !s.opts.FinalizePods || t.res.name != "pods" || grace == 0 {
 		return
 	}
-	uid, zero := obj.GetUID(), int64(0)
+	opts := metav1.DeleteOptions{GracePeriodSeconds: new(int64), Preconditions: metav1.NewUIDPreconditions(string(obj.GetUID()))}
 	s.after(seconds(grace), func() {
-		// An error means that the pod is gone already, or another one has its name.
-		_, _ = s.delete(t, keyOf(obj), metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &uid}})
+		_, _ = s.delete(t, keyOf(obj), opts) // an error means that the pod is gone already, or another one has its name
 	})
 }
