@@ -9,7 +9,6 @@ import (
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -25,7 +24,9 @@ func (s *Server) groups() []apidiscoveryv2.APIGroupDiscovery {
 	}
 	for _, kind := range []string{"SelfSubjectReview", "TokenReview"} {
 		gv := authenticationv1.SchemeGroupVersion
-		served[gv] = append(served[gv], describeReview(kind))
+		review := (&resource{name: strings.ToLower(kind) + "s", kind: gv.WithKind(kind)}).describe()
+		review.Verbs = []string{"create"} // there are no objects of it
+		served[gv] = append(served[gv], review)
 	}
 	var groups []apidiscoveryv2.APIGroupDiscovery
 	for gv, resources := range served {
@@ -53,22 +54,13 @@ func (r *resource) describe() apidiscoveryv2.APIResourceDiscovery {
 	case "pods":
 		d.Categories = []string{"all"}
 	case "serviceaccounts":
-		kind := metav1.GroupVersionKind(tokenRequestKind)
-		d.Subresources = []apidiscoveryv2.APISubresourceDiscovery{{Subresource: "token", ResponseKind: &kind, Verbs: []string{"create"}}}
+		kind := new(metav1.GroupVersionKind(tokenRequestKind))
+		d.Subresources = []apidiscoveryv2.APISubresourceDiscovery{{Subresource: "token", ResponseKind: kind, Verbs: []string{"create"}}}
 	}
 	if r.hasStatus {
 		d.Subresources = []apidiscoveryv2.APISubresourceDiscovery{{Subresource: "status", ResponseKind: d.ResponseKind, Verbs: []string{"get", "patch", "update"}}}
 	}
 	return d
-}
-
-// describeReview is a resource of which there are no objects.
-func describeReview(kind string) apidiscoveryv2.APIResourceDiscovery {
-	singular := strings.ToLower(kind)
-	return apidiscoveryv2.APIResourceDiscovery{
-		Resource: singular + "s", SingularResource: singular, ResponseKind: &metav1.GroupVersionKind{Kind: kind},
-		Scope: apidiscoveryv2.ScopeCluster, Verbs: []string{"create"},
-	}
 }
 
 // serveAPIs answers, in JSON alone, what clients ask to find out which resources there are, and how they may write them.
@@ -78,11 +70,8 @@ func (c *call) serveAPIs() error {
 	if strings.Contains(c.Accept, aggregatedType) && docs[path+aggregatedType] != nil { // as all clients spell it
 		path, contentType = path+aggregatedType, aggregatedType
 	}
-	switch {
-	case docs[path] == nil:
+	if docs[path] == nil {
 		return errNoPath
-	case c.User == "":
-		return apierrors.NewUnauthorized("Unauthorized")
 	}
 	return c.serveJSON(contentType, docs[path])
 }

@@ -30,14 +30,11 @@ func (s *Server) authenticateToken(token string, audiences []string) (user authe
 	if err != nil || parsed.UnsafeClaimsWithoutVerification(&public) != nil {
 		return user, nil, errNoToken
 	}
-	var validate func(jwt.Claims, *jwt.JSONWebToken) (authenticationv1.UserInfo, error)
+	validate := s.validateBound
 	switch { // each issuer has claims of its own
 	case slices.Contains(s.identity().issuers, public.Issuer):
-		validate = s.validateBound
 	case public.Issuer == legacyIssuer:
-		validate = func(_ jwt.Claims, parsed *jwt.JSONWebToken) (authenticationv1.UserInfo, error) {
-			return s.validateLegacy(token, parsed)
-		}
+		validate = s.validateLegacy
 	default:
 		return user, nil, errNoToken
 	}
@@ -47,15 +44,11 @@ func (s *Server) authenticateToken(token string, audiences []string) (user authe
 	if len(public.Audience) == 0 {
 		public.Audience = s.apiAudiences()
 	}
-	for _, a := range audiences {
-		if public.Audience.Contains(a) {
-			matched = append(matched, a)
-		}
-	}
+	matched = slices.DeleteFunc(slices.Clone(audiences), func(a string) bool { return !public.Audience.Contains(a) })
 	if len(matched) == 0 {
 		return user, nil, fmt.Errorf("token audiences %q is invalid for the target audiences %q", public.Audience, audiences)
 	}
-	user, err = validate(public, parsed)
+	user, err = validate(token, public, parsed)
 	return user, matched, err
 }
 
@@ -75,7 +68,7 @@ func verify(token *jwt.JSONWebToken, set jose.JSONWebKeySet) error {
 }
 
 // validateBound checks times and references, as pkg/serviceaccount/claims.go does. The signature has been verified.
-func (s *Server) validateBound(public jwt.Claims, token *jwt.JSONWebToken) (user authenticationv1.UserInfo, err error) {
+func (s *Server) validateBound(_ string, public jwt.Claims, parsed *jwt.JSONWebToken) (user authenticationv1.UserInfo, err error) {
 	now := s.now()
 	switch err := public.Validate(jwt.Expected{Time: now}); { // with a leeway of a minute
 	case errors.Is(err, jwt.ErrExpired):
@@ -88,14 +81,13 @@ func (s *Server) validateBound(public jwt.Claims, token *jwt.JSONWebToken) (user
 	var private struct {
 		Kubernetes bindings `json:"kubernetes.io"`
 	}
-	if err := token.UnsafeClaimsWithoutVerification(&private); err != nil {
+	if err := parsed.UnsafeClaimsWithoutVerification(&private); err != nil {
 		return user, err
 	}
 	b := private.Kubernetes
-	user, err = locked(s, func() (authenticationv1.UserInfo, error) {
+	return locked(s, func() (authenticationv1.UserInfo, error) {
 		return b.user(public.ID), s.checkBindings(b, now.Add(-jwt.DefaultLeeway))
 	})
-	return user, err
 }
 
 // checkBindings wants every object that a token names to be there still, or to have ended after oldest. The node of a
@@ -214,6 +206,5 @@ func (c *call) complete(obj runtime.Object, kind schema.GroupVersionKind, fill f
 		return err
 	}
 	obj.GetObjectKind().SetGroupVersionKind(kind)
-	c.reply(http.StatusCreated, obj)
-	return nil
+	return c.reply(http.StatusCreated, obj)
 }

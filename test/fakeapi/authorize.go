@@ -103,33 +103,29 @@ var nodeRules = map[string][]string{
 
 // nodeMay is the Node authorizer (kubernetes plugin/pkg/auth/authorizer/node). Nil is yes.
 func (s *Server) nodeMay(node string, a Request) error {
-	reads := a.Verb == "get" || a.Verb == "list" || a.Verb == "watch"
-	switch resource := path.Join(a.Group, a.Resource, a.Subresource); {
-	case resource == "nodes" && reads && a.Name == "":
+	resource := path.Join(a.Group, a.Resource, a.Subresource)
+	reads := slices.Contains([]string{"get", "list", "watch"}, a.Verb)
+	sources := resource == "secrets" || resource == "configmaps"
+	selected, _ := a.selector().RequiresExactMatch("spec.nodeName")
+	switch {
+	case reads && resource == "nodes" && a.Name == "":
 		return fmt.Errorf("node '%s' cannot read all nodes, only its own Node object", node)
-	case resource == "nodes" && reads && a.Name != node:
+	case reads && resource == "nodes" && a.Name != node:
 		return fmt.Errorf("node '%s' cannot read '%s', only its own Node object", node, a.Name)
-	case resource == "nodes" && reads, slices.Contains(nodeRules[resource], a.Verb):
+	case reads && resource == "nodes", reads && resource == "pods" && selected == node, slices.Contains(nodeRules[resource], a.Verb):
 		return nil
-	case resource == "pods" && reads:
-		if selected, _ := a.selector().RequiresExactMatch("spec.nodeName"); selected == node {
-			return nil
-		} else if a.Name == "" {
-			return errors.New("can only list/watch pods with spec.nodeName field selector")
-		}
-	case resource == "secrets" || resource == "configmaps":
-		if !reads {
-			return errors.New("can only read resources of this type")
-		} else if a.Namespace == "" {
-			return errors.New("can only read namespaced object of this type")
-		}
-	case resource == "serviceaccounts" && a.Verb == "get":
-	case a.Group == "" && a.Resource == "serviceaccounts":
-		if a.Verb != "create" || a.Name == "" {
-			return errors.New("can only create tokens for individual service accounts")
-		}
-	default:
+	case reads && resource == "pods" && a.Name == "":
+		return errors.New("can only list/watch pods with spec.nodeName field selector")
+	case sources && !reads:
+		return errors.New("can only read resources of this type")
+	case sources && a.Namespace == "":
+		return errors.New("can only read namespaced object of this type")
+	case sources, reads && resource == "pods", resource == "serviceaccounts" && a.Verb == "get":
+		return s.related(node, a)
+	case a.Group != "" || a.Resource != "serviceaccounts":
 		return errDenied
+	case a.Verb != "create" || a.Name == "":
+		return errors.New("can only create tokens for individual service accounts")
 	}
 	return s.related(node, a)
 }

@@ -158,8 +158,8 @@ func (c *call) hold() {
 	}
 }
 
-// before plays the part of the fault that comes before any answer. False means that there will be none of the usual kind.
-func (c *call) before() bool {
+// before plays the part of the fault that comes before any answer. An error is the answer.
+func (c *call) before() error {
 	if c.fault.Latency > 0 {
 		select {
 		case <-time.After(c.fault.Latency):
@@ -168,23 +168,22 @@ func (c *call) before() bool {
 		}
 	}
 	if c.fault.Executed && c.Verb != "watch" {
-		return true // the fault strikes in reply
+		return nil // the fault strikes in reply
 	}
 	return c.strike()
 }
 
 // strike plays Fail, Reset and Hang; what is left over is for the body.
-func (c *call) strike() bool {
+func (c *call) strike() error {
 	switch c.fault.Action {
 	case Fail:
-		c.replyStatus(statusOf(c.failure()))
-		return false
+		return c.failure()
 	case Reset:
 		c.reset()
 	case Hang:
 		c.hold()
 	}
-	return true
+	return nil
 }
 
 // interrupt sends what has been written so far, and plays ResetBody and HangBody.
@@ -200,25 +199,16 @@ func (c *call) interrupt() {
 
 // reset cuts the TCP connection with a RST and ends the handler.
 func (c *call) reset() {
-	if conn, ok := c.r.Context().Value(connKey{}).(net.Conn); ok {
-		raw := rawConn(conn)
-		if tcp, ok := raw.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // on failure it is a FIN instead, and still an end
-		}
-		raw.Close()
+	if conn, ok := c.r.Context().Value(connKey{}).(*tls.Conn); ok {
+		tcp := conn.NetConn().(*net.TCPConn)
+		_ = tcp.SetLinger(0) // on failure it is a FIN instead, and still an end
+		tcp.Close()
 	}
 	c.abort()
 }
 
 // abort ends the handler without an answer, or in the middle of one.
 func (c *call) abort() { panic(http.ErrAbortHandler) }
-
-func rawConn(c net.Conn) net.Conn {
-	if t, ok := c.(*tls.Conn); ok {
-		return t.NetConn()
-	}
-	return c
-}
 
 // failure is the Status that Fail sends; what the fault leaves open is the library's for the code.
 func (c *call) failure() error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	apiversion "k8s.io/apimachinery/pkg/version"
 )
 
 // maxBody is the real server's limit of a request body.
@@ -39,10 +41,10 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	c.body = body
 	c.fault = s.faults.take(c.Request)
 	s.journal.add(c.Request) // only now, so that whoever waits for a request knows that its fault has hit
-	if !c.before() {
-		return
+	if err = c.before(); err == nil {
+		err = c.serve(refused)
 	}
-	if err := c.serve(refused); err != nil {
+	if err != nil {
 		c.replyStatus(statusOf(err))
 	}
 }
@@ -83,22 +85,22 @@ func (q *Request) locate(parts []string) {
 }
 
 func verbOf(r *http.Request, named bool) string {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead:
-		if named {
-			return "get"
-		}
-		if watch, err := strconv.ParseBool(r.URL.Query().Get("watch")); err == nil && watch {
-			return "watch"
-		}
+	watch, _ := strconv.ParseBool(r.URL.Query().Get("watch"))
+	switch verb := methodVerbs[r.Method]; {
+	case verb == "get" && !named && watch:
+		return "watch"
+	case verb == "get" && !named:
 		return "list"
-	case http.MethodDelete:
-		if named {
-			return "delete"
-		}
+	case verb == "delete" && !named:
 		return "deletecollection"
+	default:
+		return verb
 	}
-	return map[string]string{http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "patch"}[r.Method]
+}
+
+var methodVerbs = map[string]string{
+	http.MethodGet: "get", http.MethodHead: "get", http.MethodDelete: "delete",
+	http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "patch",
 }
 
 var (
@@ -139,8 +141,7 @@ func (c *call) serve(refused error) error {
 }
 
 func bodyError(err error) error {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxBody))
 	}
 	return apierrors.NewBadRequest("read the request body: " + err.Error())
@@ -154,9 +155,7 @@ func (c *call) serveRoot() error {
 		_, err := io.WriteString(c.w, "ok")
 		return err
 	case "/version":
-		c.begin(http.StatusOK, "application/json")
-		_, err := io.WriteString(c.w, `{"major":"1","minor":"37","gitVersion":"v1.37.0","platform":"linux/amd64"}`)
-		return err
+		return c.serveJSON("application/json", apiversion.Info{Major: "1", Minor: "37", GitVersion: "v1.37.0", Platform: "linux/amd64"})
 	case configPath:
 		return c.serveOpenID("application/json", c.s.openIDConfig())
 	case keysPath:
@@ -166,38 +165,24 @@ func (c *call) serveRoot() error {
 }
 
 func (c *call) dispatch(t *table) error {
-	switch {
+	verbs := map[string]func(*table) error{"get": c.get, "update": c.update, "patch": c.update}
+	switch path := path.Join(c.Resource, c.Subresource); {
+	case path == "serviceaccounts/token":
+		verbs = map[string]func(*table) error{"create": c.createToken}
+	case path == "pods/binding":
+		verbs = map[string]func(*table) error{"create": c.bindPod}
+	case c.Subresource == "status" && t.res.hasStatus:
 	case c.Subresource != "":
-		return c.serveSubresource(t)
-	case t.res.namespaced && c.Namespace == "" && c.Verb != "list" && c.Verb != "watch":
-		return errNoMethod
+		return errNoPath
+	case t.res.namespaced && c.Namespace == "":
+		verbs = map[string]func(*table) error{"list": c.list, "watch": c.watch}
+	default:
+		verbs["list"], verbs["watch"], verbs["create"], verbs["delete"] = c.list, c.watch, c.create, c.delete
 	}
-	return c.serveVerb(t, verbs{
-		"get": c.get, "list": c.list, "watch": c.watch,
-		"create": c.create, "update": c.update, "patch": c.update, "delete": c.delete,
-	})
-}
-
-// verbs are what can be done with a resource.
-type verbs map[string]func(*table) error
-
-func (c *call) serveVerb(t *table, of verbs) error {
-	if serve := of[c.Verb]; serve != nil {
+	if serve := verbs[c.Verb]; serve != nil {
 		return serve(t)
 	}
 	return errNoMethod
-}
-
-func (c *call) serveSubresource(t *table) error {
-	switch path := c.Resource + "/" + c.Subresource; {
-	case path == "serviceaccounts/token":
-		return c.serveVerb(t, verbs{"create": c.createToken})
-	case path == "pods/binding":
-		return c.serveVerb(t, verbs{"create": c.bindPod})
-	case c.Subresource == "status" && t.res.hasStatus:
-		return c.serveVerb(t, verbs{"get": c.get, "update": c.update, "patch": c.update})
-	}
-	return errNoPath
 }
 
 func (c *call) key() types.NamespacedName {
@@ -211,8 +196,6 @@ func (c *call) createToken(*table) error {
 		if err := c.admitToken(&tr.Spec); err != nil {
 			return err
 		}
-		warnings, err := c.s.requestToken(c.Namespace, c.Name, tr, c.fault.Token)
-		c.warn(warnings...)
-		return err
+		return c.requestToken(tr)
 	})
 }

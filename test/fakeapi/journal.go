@@ -63,15 +63,10 @@ func (j *journal) issued(token string) {
 }
 
 // Requests returns all requests so far that match, in order of arrival; a zero Match is all of them.
-func (s *Server) Requests(m Match) []Request {
+func (s *Server) Requests(m Match) (out []Request) {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
-	return s.journal.matching(m)
-}
-
-func (j *journal) matching(m Match) []Request {
-	var out []Request
-	for _, r := range j.requests {
+	for _, r := range s.journal.requests {
 		if m.matches(r) {
 			out = append(out, *r)
 		}
@@ -82,9 +77,8 @@ func (j *journal) matching(m Match) []Request {
 // WaitRequests waits until at least n requests match, arrived or (if m.Func looks at Code) answered, and returns them.
 func (s *Server) WaitRequests(ctx context.Context, m Match, n int) ([]Request, error) {
 	for {
-		s.journal.mu.Lock()
-		got, changed := s.journal.matching(m), s.journal.changed.wait()
-		s.journal.mu.Unlock()
+		changed := s.journal.changed.wait()
+		got := s.Requests(m)
 		if len(got) >= n {
 			return got, nil
 		}

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 
@@ -29,31 +30,30 @@ func NewSigningKey(alg jose.SignatureAlgorithm) (crypto.Signer, error) {
 	return nil, fmt.Errorf("make a signing key of algorithm %q: must be ES256 or RS256", alg)
 }
 
-// newJWK names a key by the unpadded base64url of the SHA-256 of its public half in PKIX form, as the real server does
+// signingKey is a private key, and what makes JWTs with it whose header is exactly alg and kid.
+type signingKey struct {
+	jose.JSONWebKey
+	jose.Signer
+}
+
+// newSigningKey names a key by the unpadded base64url of the SHA-256 of its public half in PKIX form, as the real server does
 // (kubernetes pkg/serviceaccount/jwt.go).
-func newJWK(key crypto.Signer) (jose.JSONWebKey, error) {
+func newSigningKey(key crypto.Signer) (signingKey, error) {
 	alg := jose.ES256
 	if _, ok := key.Public().(*rsa.PublicKey); ok {
 		alg = jose.RS256
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	der, errKey := x509.MarshalPKIXPublicKey(key.Public())
 	sum := sha256.Sum256(der)
 	jwk := jose.JSONWebKey{Key: key, KeyID: base64.RawURLEncoding.EncodeToString(sum[:]), Algorithm: string(alg), Use: "sig"}
-	if err == nil {
-		_, err = signerOf(jwk)
-	}
-	return jwk, err
-}
-
-// signerOf makes JWTs whose header is exactly alg and kid.
-func signerOf(key jose.JSONWebKey) (jose.Signer, error) {
-	return jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key}, nil)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: jwk}, nil)
+	return signingKey{jwk, signer}, errors.Join(errKey, err)
 }
 
 // identity is who issues tokens, and whose tokens are taken: the first issues and signs, all are accepted.
 type identity struct {
 	issuers []string
-	keys    []jose.JSONWebKey // private
+	keys    []signingKey
 }
 
 // sign serialises claims, a map so that the keys come out sorted, and signs them.
@@ -62,11 +62,7 @@ func (id identity) sign(claims map[string]any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	signer, err := signerOf(id.keys[0])
-	if err != nil {
-		return "", err
-	}
-	jws, err := signer.Sign(payload)
+	jws, err := id.keys[0].Sign(payload)
 	if err != nil {
 		return "", err
 	}
@@ -88,17 +84,17 @@ func (s *Server) SetIssuers(first string, others ...string) {
 
 // SetSigningKeys replaces Options.SigningKeys.
 func (s *Server) SetSigningKeys(first crypto.Signer, others ...crypto.Signer) error {
-	var jwks []jose.JSONWebKey
+	var signing []signingKey
 	for _, key := range append([]crypto.Signer{first}, others...) {
-		jwk, err := newJWK(key)
+		made, err := newSigningKey(key)
 		if err != nil {
 			return fmt.Errorf("take a signing key: %w", err)
 		}
-		jwks = append(jwks, jwk)
+		signing = append(signing, made)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.issuing.keys = jwks
+	s.issuing.keys = signing
 	return nil
 }
 

@@ -49,7 +49,7 @@ func (s *Server) fillTokenSecret(secret *corev1.Secret) {
 
 // validateLegacy wants the Secret to hold this very token still, and its account to be there, as pkg/serviceaccount/legacy.go
 // does, and notes the use on the Secret. The signature has been verified.
-func (s *Server) validateLegacy(token string, parsed *jwt.JSONWebToken) (authenticationv1.UserInfo, error) {
+func (s *Server) validateLegacy(token string, _ jwt.Claims, parsed *jwt.JSONWebToken) (authenticationv1.UserInfo, error) {
 	var claims map[string]any
 	if err := parsed.UnsafeClaimsWithoutVerification(&claims); err != nil {
 		return authenticationv1.UserInfo{}, err

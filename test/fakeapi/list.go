@@ -75,8 +75,7 @@ func (c *call) list(t *table) error {
 	if err != nil {
 		return err
 	}
-	c.reply(http.StatusOK, q.chunk(t.res, all, from))
-	return nil
+	return c.reply(http.StatusOK, q.chunk(t.res, all, from))
 }
 
 // chunk is the list of what the query selects from a position on, as much as its limit allows, unless any version will do.

@@ -1,6 +1,7 @@
 package fakeapi
 
 import (
+	"cmp"
 	"fmt"
 	"mime"
 	"net/http"
@@ -41,10 +42,7 @@ func newMedias() (out []*media) {
 // negotiate picks the media type of an answer. Clauses that ask for a transformation (as=Table) are
 // passed over: clients that send one always offer the plain type too.
 func negotiate(accept string, stream bool) (*media, error) {
-	if accept == "" {
-		return medias[0], nil
-	}
-	for _, clause := range goautoneg.ParseAccept(accept) {
+	for _, clause := range goautoneg.ParseAccept(cmp.Or(accept, "*/*")) {
 		if clause.Params["as"] != "" {
 			continue
 		}
@@ -88,10 +86,7 @@ func decode(contentType string, body []byte, kind schema.GroupVersionKind, into 
 var deleteOptionsKind = metav1.SchemeGroupVersion.WithKind("DeleteOptions")
 
 func bodyMedia(contentType string) (*media, error) {
-	if contentType == "" {
-		return medias[0], nil
-	}
-	name, _, err := mime.ParseMediaType(contentType)
+	name, _, err := mime.ParseMediaType(cmp.Or(contentType, runtime.ContentTypeJSON))
 	if i := slices.Index(mediaNames, name); i >= 0 && err == nil {
 		return medias[i], nil
 	}

@@ -30,9 +30,16 @@ func (c *call) object(t *table) (Object, error) {
 	return obj, c.checkPlace(obj)
 }
 
-func (c *call) checkPlace(obj Object) error {
+func (c *call) checkNamespace(obj Object) error {
 	if ns := obj.GetNamespace(); ns != "" && ns != c.Namespace {
 		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
+}
+
+func (c *call) checkPlace(obj Object) error {
+	if err := c.checkNamespace(obj); err != nil {
+		return err
 	}
 	if c.Name != "" && obj.GetName() != "" && obj.GetName() != c.Name {
 		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), c.Name))
@@ -86,17 +93,17 @@ func (c *call) patched(t *table) func(Object) (Object, error) {
 }
 
 func (c *call) applyPatch(doc []byte, schema Object) (out []byte, err error) {
-	name, _, err := mime.ParseMediaType(c.ContentType)
-	if err != nil {
-		return nil, errPatchType
-	}
+	name, _, _ := mime.ParseMediaType(c.ContentType)
 	switch types.PatchType(name) {
 	case types.StrategicMergePatchType:
 		out, err = strategicpatch.StrategicMergePatch(doc, c.body, schema)
 	case types.MergePatchType:
 		out, err = jsonpatch.MergePatch(doc, c.body)
 	case types.JSONPatchType:
-		out, err = applyJSONPatch(doc, c.body)
+		var patch jsonpatch.Patch
+		if patch, err = jsonpatch.DecodePatch(c.body); err == nil {
+			out, err = patch.Apply(doc)
+		}
 	default:
 		return nil, errPatchType
 	}
@@ -107,14 +114,6 @@ func (c *call) applyPatch(doc []byte, schema Object) (out []byte, err error) {
 }
 
 var errPatchType = unsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType))
-
-func applyJSONPatch(doc, body []byte) ([]byte, error) {
-	patch, err := jsonpatch.DecodePatch(body)
-	if err != nil {
-		return nil, fmt.Errorf("decode the patch: %w", err)
-	}
-	return patch.Apply(doc)
-}
 
 // deleteOptions come in the body, as DeleteOptions of v1 or meta.k8s.io/v1, or in the query.
 func (c *call) deleteOptions() (opts metav1.DeleteOptions, err error) {
@@ -139,11 +138,9 @@ func (c *call) delete(t *table) error {
 		return err
 	}
 	if v.gone && !t.res.returnsDeleted {
-		c.reply(http.StatusOK, deletedStatus(t.res, v.obj))
-		return nil
+		return c.reply(http.StatusOK, deletedStatus(t.res, v.obj))
 	}
-	c.reply(http.StatusOK, t.res.named(v.obj))
-	return nil
+	return c.reply(http.StatusOK, t.res.named(v.obj))
 }
 
 func deletedStatus(r *resource, obj Object) *metav1.Status {

@@ -28,13 +28,6 @@ const (
 	injectedExpiration = 3607
 )
 
-// setDefault gives *p a value when it has none.
-func setDefault[T any](p **T, v T) {
-	if *p == nil {
-		*p = &v
-	}
-}
-
 // defaultPod fills the defaults that a reader of projected volumes, or a person, looks at.
 func defaultPod(pod *corev1.Pod) {
 	spec := &pod.Spec
@@ -43,9 +36,9 @@ func defaultPod(pod *corev1.Pod) {
 	spec.RestartPolicy = cmp.Or(spec.RestartPolicy, corev1.RestartPolicyAlways)
 	spec.DNSPolicy = cmp.Or(spec.DNSPolicy, corev1.DNSClusterFirst)
 	spec.SchedulerName = cmp.Or(spec.SchedulerName, corev1.DefaultSchedulerName)
-	setDefault(&spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
-	setDefault(&spec.SecurityContext, corev1.PodSecurityContext{})
-	setDefault(&spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
+	spec.TerminationGracePeriodSeconds = cmp.Or(spec.TerminationGracePeriodSeconds, new(int64(corev1.DefaultTerminationGracePeriodSeconds)))
+	spec.SecurityContext = cmp.Or(spec.SecurityContext, &corev1.PodSecurityContext{})
+	spec.EnableServiceLinks = cmp.Or(spec.EnableServiceLinks, new(corev1.DefaultEnableServiceLinks))
 	for i := range spec.Volumes {
 		defaultVolume(&spec.Volumes[i].VolumeSource)
 	}
@@ -56,14 +49,14 @@ func defaultVolume(v *corev1.VolumeSource) {
 	case *v == (corev1.VolumeSource{}):
 		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	case v.Secret != nil:
-		setDefault(&v.Secret.DefaultMode, corev1.SecretVolumeSourceDefaultMode)
+		v.Secret.DefaultMode = cmp.Or(v.Secret.DefaultMode, new(corev1.SecretVolumeSourceDefaultMode))
 	case v.ConfigMap != nil:
-		setDefault(&v.ConfigMap.DefaultMode, corev1.ConfigMapVolumeSourceDefaultMode)
+		v.ConfigMap.DefaultMode = cmp.Or(v.ConfigMap.DefaultMode, new(corev1.ConfigMapVolumeSourceDefaultMode))
 	case v.DownwardAPI != nil:
-		setDefault(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
+		v.DownwardAPI.DefaultMode = cmp.Or(v.DownwardAPI.DefaultMode, new(corev1.DownwardAPIVolumeSourceDefaultMode))
 		defaultFieldRefs(v.DownwardAPI.Items)
 	case v.Projected != nil:
-		setDefault(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
+		v.Projected.DefaultMode = cmp.Or(v.Projected.DefaultMode, new(corev1.ProjectedVolumeSourceDefaultMode))
 		defaultSources(v.Projected.Sources)
 	}
 }
@@ -71,7 +64,7 @@ func defaultVolume(v *corev1.VolumeSource) {
 func defaultSources(sources []corev1.VolumeProjection) {
 	for _, s := range sources {
 		if s.ServiceAccountToken != nil {
-			setDefault(&s.ServiceAccountToken.ExpirationSeconds, 3600)
+			s.ServiceAccountToken.ExpirationSeconds = cmp.Or(s.ServiceAccountToken.ExpirationSeconds, new(int64(3600)))
 		}
 		if s.DownwardAPI != nil {
 			defaultFieldRefs(s.DownwardAPI.Items)
@@ -103,7 +96,8 @@ func (s *Server) admitPod(pod *corev1.Pod) error {
 	if len(pod.Spec.ImagePullSecrets) == 0 {
 		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, sa.ImagePullSecrets...)
 	}
-	if !s.opts.NoAPIAccessVolume && automounts(pod, sa) {
+	automounts := *cmp.Or(pod.Spec.AutomountServiceAccountToken, sa.AutomountServiceAccountToken, new(true))
+	if automounts && !s.opts.NoAPIAccessVolume {
 		injectAPIAccess(&pod.Spec)
 	}
 	return nil
@@ -132,13 +126,6 @@ func checkMirror(spec *corev1.PodSpec) string {
 		return "a mirror pod may not use ServiceAccountToken volume projections"
 	}
 	return ""
-}
-
-func automounts(pod *corev1.Pod, sa *corev1.ServiceAccount) bool {
-	if p := pod.Spec.AutomountServiceAccountToken; p != nil {
-		return *p
-	}
-	return sa.AutomountServiceAccountToken == nil || *sa.AutomountServiceAccountToken
 }
 
 // injectAPIAccess mounts the token of the API into every container that has nothing at its path yet, and adds the
@@ -189,15 +176,8 @@ func deletionGrace(obj Object, asked *int64) int64 {
 	if !ok || pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return 0
 	}
-	grace := int64(0)
-	switch {
-	case asked != nil:
-		grace = *asked
-	case pod.DeletionGracePeriodSeconds != nil: // terminating already: keep what was said first
-		grace = *pod.DeletionGracePeriodSeconds
-	case pod.Spec.TerminationGracePeriodSeconds != nil:
-		grace = *pod.Spec.TerminationGracePeriodSeconds
-	}
+	// If it terminates already it keeps what was said first.
+	grace := *cmp.Or(asked, pod.DeletionGracePeriodSeconds, pod.Spec.TerminationGracePeriodSeconds, new(int64))
 	if grace < 0 {
 		return 1
 	}

@@ -39,19 +39,20 @@ func (c *call) begin(code int, contentType string) {
 }
 
 // reply answers with an object that carries its kind.
-func (c *call) reply(code int, obj runtime.Object) {
-	if c.fault.Executed && !c.strike() {
-		return
+func (c *call) reply(code int, obj runtime.Object) error {
+	if c.fault.Executed {
+		if err := c.strike(); err != nil {
+			return err
+		}
 	}
 	if c.fault.Action == Oversize {
 		obj = inflate(obj, c.fault.Size)
 	}
 	body, err := c.out.encode(obj)
-	if err != nil {
-		c.replyStatus(statusOf(err))
-		return
+	if err == nil {
+		c.send(code, body)
 	}
-	c.send(code, body)
+	return err
 }
 
 // replyVersion is reply for the stored object that f, called with the store locked, returns. Its encoding may be at hand.
@@ -61,8 +62,7 @@ func (c *call) replyVersion(code int, r *resource, f func() (*version, error)) e
 		return err
 	}
 	if c.fault != pass {
-		c.reply(code, r.named(v.obj))
-		return nil
+		return c.reply(code, r.named(v.obj))
 	}
 	body, err := v.encode(r, c.out)
 	if err == nil {

@@ -72,6 +72,7 @@ type Server struct {
 	journal journal
 	faults  faults
 	addr    string
+	cut     signal // of watches
 
 	mu       sync.Mutex // guards what follows
 	issuing  identity
@@ -79,7 +80,6 @@ type Server struct {
 	listener *net.TCPListener
 	port     *os.File // the listener's, while the server plays dead
 	closed   bool
-	cut      signal
 	running  sync.WaitGroup
 
 	ctx  context.Context // of all requests
@@ -105,10 +105,10 @@ func Start(opts Options) (*Server, error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	s.addr = l.Addr().String()
-	if s.pki, err = newPKI(l.Addr(), opts.Node); err != nil {
-		return nil, errors.Join(err, l.Close())
+	if s.pki, err = newPKI(l.Addr(), opts.Node); err == nil {
+		err = s.seed()
 	}
-	if err := s.seed(); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	s.serve(l)
@@ -222,11 +222,7 @@ func (s *Server) ComeBack() error {
 }
 
 // CutWatches ends all watch streams now. Their clients may come back at once.
-func (s *Server) CutWatches() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cut.fire()
-}
+func (s *Server) CutWatches() { s.cut.fire() }
 
 // ExpireResourceVersions forgets all history: watches that run go on, but a new one from any resource version seen so
 // far gets 410. Call CutWatches afterwards to make clients notice.

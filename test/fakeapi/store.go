@@ -46,9 +46,15 @@ type event struct {
 }
 
 // signal wakes whoever waits, without knowing them. The zero value is ready.
-type signal struct{ ch chan struct{} }
+type signal struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
 
+// wait returns what the next fire closes. Get it before the look at what may change.
 func (s *signal) wait() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ch == nil {
 		s.ch = make(chan struct{})
 	}
@@ -56,6 +62,8 @@ func (s *signal) wait() <-chan struct{} {
 }
 
 func (s *signal) fire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ch != nil {
 		close(s.ch)
 		s.ch = nil

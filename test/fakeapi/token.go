@@ -1,6 +1,7 @@
 package fakeapi
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -38,27 +39,29 @@ type boundRef struct {
 }
 
 // requestToken is POST serviceaccounts/NAME/token: the checks of pkg/registry/core/serviceaccount/storage/token.go in
-// their order. tr is filled in place. warnings are for Warning headers.
-func (s *Server) requestToken(namespace, name string, tr *authenticationv1.TokenRequest, edit *TokenEdit) (warnings []string, err error) {
-	if tr.Namespace != "" && tr.Namespace != namespace {
-		return nil, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+// their order. tr is filled in place.
+func (c *call) requestToken(tr *authenticationv1.TokenRequest) error {
+	if err := c.checkNamespace(tr); err != nil {
+		return err
 	}
-	if tr.Name != "" && tr.Name != name {
-		return nil, apierrors.NewInvalid(tokenRequestKind.GroupKind(), name, field.ErrorList{
+	if tr.Name != "" && tr.Name != c.Name {
+		return apierrors.NewInvalid(tokenRequestKind.GroupKind(), c.Name, field.ErrorList{
 			field.Invalid(field.NewPath("metadata", "name"), tr.Name, "must match the service account name if specified")})
 	}
-	setDefault(&tr.Spec.ExpirationSeconds, 3600)
-	now := s.now()
-	to, err := locked(s, func() (*bindings, error) { return s.resolve(named(namespace, name), tr, now) })
+	tr.Spec.ExpirationSeconds = cmp.Or(tr.Spec.ExpirationSeconds, new(int64(3600)))
+	to, err := locked(c.s, func() (*bindings, error) { return c.s.resolve(c.key(), tr) })
 	if err != nil {
-		return nil, err
+		return err
 	}
-	warnings = s.clamp(tr)
-	return warnings, s.issue(tr, to, now, edit)
+	if asked, most := *tr.Spec.ExpirationSeconds, int64(c.s.opts.MaxTokenExpiration/time.Second); most > 0 && asked > most {
+		tr.Spec.ExpirationSeconds = &most
+		c.warn(fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", asked, most))
+	}
+	return c.s.issue(tr, to, c.s.now(), cmp.Or(c.fault.Token, &TokenEdit{}))
 }
 
 // resolve looks up the account and the bound object, fills the request's metadata, and validates it in between.
-func (s *Server) resolve(key types.NamespacedName, tr *authenticationv1.TokenRequest, now time.Time) (*bindings, error) {
+func (s *Server) resolve(key types.NamespacedName, tr *authenticationv1.TokenRequest) (*bindings, error) {
 	v, err := s.store.get("serviceaccounts", key)
 	if err != nil {
 		return nil, err
@@ -72,7 +75,6 @@ func (s *Server) resolve(key types.NamespacedName, tr *authenticationv1.TokenReq
 		tr.Spec.Audiences = slices.Clone(s.apiAudiences())
 	}
 	tr.Name, tr.Namespace, tr.UID = key.Name, key.Namespace, uid
-	tr.CreationTimestamp = metav1.NewTime(now)
 	tr.Status = authenticationv1.TokenRequestStatus{}
 	if err := invalid(tokenRequestKind.GroupKind(), "", validateTokenRequest(&tr.Spec)); err != nil {
 		return nil, err
@@ -124,30 +126,17 @@ func (s *Server) bind(ref *authenticationv1.BoundObjectReference, to *bindings) 
 	return nil
 }
 
-// clamp shortens the lifetime to the server's maximum.
-func (s *Server) clamp(tr *authenticationv1.TokenRequest) (warnings []string) {
-	most := int64(s.opts.MaxTokenExpiration / time.Second)
-	if asked := *tr.Spec.ExpirationSeconds; most > 0 && asked > most {
-		tr.Spec.ExpirationSeconds = &most
-		warnings = append(warnings, fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", asked, most))
-	}
-	return warnings
-}
-
 // issue signs the token and completes the answer. The answer's expiry is the unextended one.
 func (s *Server) issue(tr *authenticationv1.TokenRequest, to *bindings, now time.Time, edit *TokenEdit) error {
 	lifetime, warnAfter := s.lifetime(tr, to)
-	if edit != nil {
-		now = now.Add(edit.Shift)
-		tr.CreationTimestamp = metav1.NewTime(now)
-		if edit.Lifetime != 0 {
-			lifetime, warnAfter = edit.Lifetime, 0
-			asked := int64(edit.Lifetime / time.Second)
-			tr.Spec.ExpirationSeconds = &asked
-		}
-		if len(edit.Audiences) > 0 {
-			tr.Spec.Audiences = edit.Audiences
-		}
+	now = now.Add(edit.Shift)
+	tr.CreationTimestamp = metav1.NewTime(now)
+	if edit.Lifetime != 0 {
+		lifetime, warnAfter = edit.Lifetime, 0
+		tr.Spec.ExpirationSeconds = new(int64(edit.Lifetime / time.Second))
+	}
+	if len(edit.Audiences) > 0 {
+		tr.Spec.Audiences = edit.Audiences
 	}
 	if warnAfter > 0 {
 		to.WarnAfter = now.Add(warnAfter).Unix()
@@ -157,7 +146,7 @@ func (s *Server) issue(tr *authenticationv1.TokenRequest, to *bindings, now time
 		return apierrors.NewInternalError(fmt.Errorf("failed to generate token: %w", err))
 	}
 	s.journal.issued(token)
-	if edit != nil && edit.Raw != nil {
+	if edit.Raw != nil {
 		token = edit.Raw(token)
 		s.journal.issued(token)
 	}

@@ -43,7 +43,7 @@ func (c *call) watch(t *table) error {
 	if err != nil {
 		return err
 	}
-	st := &stream{call: c, table: t, query: q, wire: c.out.StreamSerializer.Framer.NewFrameWriter(c.w), cut: c.s.cutSignal()}
+	st := &stream{call: c, table: t, query: q, wire: c.out.StreamSerializer.Framer.NewFrameWriter(c.w), cut: c.s.cut.wait()}
 	st.pos, _ = locked(c.s, func() (uint64, error) { return c.s.store.rv, nil })
 	contentType := c.out.MediaType
 	if contentType != runtime.ContentTypeJSON {
@@ -58,12 +58,6 @@ func (c *call) watch(t *table) error {
 		st.sendError(err) // after the headers an error is an event
 	}
 	return nil
-}
-
-func (s *Server) cutSignal() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cut.wait()
 }
 
 // run sends the initial events, if any are due, and then what happens until the watch ends. Nil and errCut are ends without a word.
@@ -140,10 +134,7 @@ func (st *stream) sendInitial() error {
 	}
 	return st.batch(func() error {
 		for _, v := range all {
-			if !st.query.selects(st.table.res, v.obj) {
-				continue
-			}
-			if err := st.send(watch.Added, v); err != nil {
+			if err := st.sendEvent(event{cur: v}); err != nil {
 				return err
 			}
 		}
@@ -226,11 +217,7 @@ func (st *stream) sendBookmark(initialEnd bool) error {
 	if initialEnd {
 		b.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
 	}
-	raw, err := st.out.encode(st.table.res.named(b))
-	if err != nil {
-		return err
-	}
-	return st.write(watch.Bookmark, raw)
+	return st.send(watch.Bookmark, &version{obj: b})
 }
 
 // sendError ends the stream with an ERROR event, if the client is still there.
