@@ -15,13 +15,23 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/transport"
 )
 
 const (
 	dialTimeout    = 5 * time.Second
 	requestTimeout = 10 * time.Second // of a TokenRequest, or the look-up of a service account
 	maxAnswer      = 1 << 20          // bytes of an answer to either
+
+	// certificateEvery is how often the files of a client certificate are read: a new
+	// one closes the connections that were opened with the old one. An open
+	// connection keeps its certificate, so that without this one which is no longer
+	// accepted would be used for the five minutes of client-go's own.
+	certificateEvery = 5 * time.Second
 )
+
+// No transport is there yet that reads it.
+func init() { transport.CertCallbackRefreshDuration = certificateEvery }
 
 // restConfig is the daemon's credential: a kubeconfig's, or that of its own
 // pod, with which it may do only what the node may: the API server lets the
@@ -34,6 +44,7 @@ func restConfig(o *options) (*rest.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--kubeconfig %s: %w", o.kubeconfig, err)
 		}
+		rereadToken(c)
 		return c, nil
 	}
 	c, err := rest.InClusterConfig()
@@ -41,7 +52,19 @@ func restConfig(o *options) (*rest.Config, error) {
 		return nil, fmt.Errorf("no --kubeconfig, and not in a pod: %w", err)
 	}
 	c.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + o.nodeName}
+	rereadToken(c)
 	return c, nil
+}
+
+// rereadToken has a token file read again after each 401. Otherwise client-go
+// would send what it has read for up to 50 s, whatever the server says to it.
+func rereadToken(c *rest.Config) {
+	if c.BearerTokenFile == "" {
+		return
+	}
+	source := transport.NewCachedFileTokenSource(c.BearerTokenFile)
+	c.BearerToken, c.BearerTokenFile = "", ""
+	c.Wrap(transport.ResettableTokenSourceWrapTransport(source))
 }
 
 // common sets what both clients share.

@@ -37,7 +37,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.SortFlags = false
 	f.Usage = func() {}
 	f.StringVar(&o.nodeName, "node-name", "", "node whose pods are served (default $NODE_NAME)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig with the node's credentials (default: in-cluster, impersonating the node)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig with the node's credentials, of which the files that it names are read again when they change (default: in-cluster, impersonating the node)")
 	f.StringVar(&o.rootDir, "root-dir", "/run/token-projector", "directory for everything published; best on tmpfs")
 	f.StringVar(&o.volumes, "volumes", string(projector.SelectAll), "which projected token volumes to serve: all, or unmounted, those no container mounts")
 	f.StringVar(&o.podSelector, "pod-selector", "", "label selector of the pods to take on; one that is served stays so (default: every pod of the node)")
