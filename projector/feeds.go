@@ -2,6 +2,7 @@ package projector
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -133,8 +134,11 @@ func (r *runner) objectAccess(ref ObjectRef) (runtime.Object, objectAccess) {
 
 func (r *runner) reflect(ctx context.Context, name string, kind runtime.Object, store cache.ReflectorStore, lw *cache.ListWatch) {
 	backoff := feedBackoff
-	lister := cache.ToListWatcherWithWatchListSemantics(lw, r.config.Client)
-	reflector := cache.NewReflectorWithOptions(lister, kind, store, cache.ReflectorOptions{Name: name, Backoff: &backoff})
+	pulse := &pulse{ReflectorStore: store, silent: func() {
+		r.config.Log.Warn("a watch is silent, and is opened anew", zap.String("watch", name), zap.Error(errSilent))
+	}}
+	lister := cache.ToListWatcherWithWatchListSemantics(pulse.guard(lw), r.config.Client)
+	reflector := cache.NewReflectorWithOptions(lister, kind, pulse, cache.ReflectorOptions{Name: name, Backoff: &backoff})
 	r.feeds.Go(func() { reflector.RunWithContext(ctx) })
 }
 
@@ -195,7 +199,8 @@ func (f podFeed) note(ctx context.Context, err error) error {
 // news: that a version is too old to watch from is the reflector's daily
 // business, and the end of ctx is our own doing.
 func why(ctx context.Context, err error) (text string, news bool) {
-	if ctx.Err() != nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
+	ended := ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSilent)
+	if ended || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
 		return "", false
 	}
 	if err != nil {
