@@ -117,6 +117,28 @@ func TestInformerSurvivesCutWatches(t *testing.T) {
 	}
 }
 
+// A muted watch tells nothing more, but one that is opened afterwards does.
+func TestMuteWatches(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{})
+	_, muted := podInformer(t, clientset(t, s), onNode)
+	mustCreate(t, s, newPod("one"))
+	expect(t, muted, "add one")
+	s.MuteWatches()
+	_, heard := podInformer(t, clientset(t, s), onNode)
+	expect(t, heard, "add one")
+	for i := range 100 { // what is not held back comes to both in turn
+		name := fmt.Sprint("more-", i)
+		mustCreate(t, s, newPod(name))
+		expect(t, heard, "add "+name)
+	}
+	select {
+	case e := <-muted:
+		t.Errorf("the muted watch told of %s", e.pod.Name)
+	default:
+	}
+}
+
 func TestInformerSurvivesExpiredResourceVersions(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string]Options{"watch-list": {}, "list": {NoWatchList: true}} {

@@ -73,6 +73,7 @@ type Server struct {
 	faults  faults
 	addr    string
 	cut     signal // of watches
+	mute    signal // of watches
 
 	mu       sync.Mutex // guards what follows
 	issuing  identity
@@ -223,6 +224,9 @@ func (s *Server) ComeBack() error {
 
 // CutWatches ends all watch streams now. Their clients may come back at once.
 func (s *Server) CutWatches() { s.cut.fire() }
+
+// MuteWatches has the watch streams that run now send nothing more, no bookmark either, and last until their clients go.
+func (s *Server) MuteWatches() { s.mute.fire() }
 
 // ExpireResourceVersions forgets all history: watches that run go on, but a new one from any resource version seen so
 // far gets 410. Call CutWatches afterwards to make clients notice.

@@ -31,6 +31,7 @@ type stream struct {
 	query *query
 	pos   uint64 // the last resource version that was looked at: at first that of the time of the request
 	cut   <-chan struct{}
+	mute  <-chan struct{}
 	frame bytes.Buffer
 	wire  io.Writer // puts each frame's length before it, where the media type wants that
 }
@@ -43,7 +44,7 @@ func (c *call) watch(t *table) error {
 	if err != nil {
 		return err
 	}
-	st := &stream{call: c, table: t, query: q, wire: c.out.StreamSerializer.Framer.NewFrameWriter(c.w), cut: c.s.cut.wait()}
+	st := &stream{call: c, table: t, query: q, wire: c.out.StreamSerializer.Framer.NewFrameWriter(c.w), cut: c.s.cut.wait(), mute: c.s.mute.wait()}
 	st.pos, _ = locked(c.s, func() (uint64, error) { return c.s.store.rv, nil })
 	contentType := c.out.MediaType
 	if contentType != runtime.ContentTypeJSON {
@@ -71,6 +72,10 @@ func (st *stream) run() error {
 	bookmark := time.NewTimer(st.nextBookmark(timeout))
 	defer bookmark.Stop()
 	for {
+		if st.muted() {
+			<-st.r.Context().Done()
+			return errCut
+		}
 		changed, err := st.sendNew()
 		if err != nil {
 			return err
@@ -82,12 +87,22 @@ func (st *stream) run() error {
 			bookmark.Reset(st.s.opts.BookmarkInterval)
 		case <-st.cut:
 			return nil
+		case <-st.mute:
 		case <-ctx.Done():
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+	}
+}
+
+func (st *stream) muted() bool {
+	select {
+	case <-st.mute:
+		return true
+	default:
+		return false
 	}
 }
 
