@@ -13,6 +13,7 @@ BENCHTIME ?= 1s
 BENCH     ?= .
 KILLS     ?= 500
 SEEDS     ?= 2000
+LIVES     ?= 10000
 
 # Outside a usable git checkout the version is dev and nothing is stamped.
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -47,12 +48,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,crash,outages ./test/e2e ./test/crash/... ./test/outages
+	$(GO) vet -tags e2e,crash,outages,churn ./test/e2e ./test/crash/... ./test/outages ./test/churn
 	cd test/conformance && $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags e2e,crash,outages ./...
+	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s) each
@@ -86,6 +87,11 @@ crash: ## a publisher killed at each system call, the daemon killed KILLS (500) 
 .PHONY: outages
 outages: ## measure outages of three minutes, of each kind, with 110 pods: a table, in five minutes
 	$(GO) test -tags outages -count=1 -parallel 32 -timeout 20m -v ./test/outages
+
+.PHONY: churn
+churn: FOR = 1h
+churn: ## LIVES (10000) pods come and go in an hour (FOR=1h), and nothing of the daemon may grow
+	$(GO) test -tags churn -count=1 -timeout 24h -v -run '^TestChurn$$' ./test/churn -for $(FOR) -lives $(LIVES)
 
 .PHONY: soak
 soak: ## SEEDS (2000) random histories, and 110 pods, of thirty days each in virtual time, on all processors

@@ -1,15 +1,12 @@
 package integration
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"os"
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
 	"github.com/token-projector/token-projector/test/daemontest"
 	"github.com/token-projector/token-projector/test/fakeapi"
@@ -69,8 +66,7 @@ func (d *daemon) waitReady() {
 // metric is the sum of the samples of a family that have the label pairs.
 func (d *daemon) metric(name string, labels ...string) float64 {
 	d.t.Helper()
-	families := d.scrape()
-	f := families[name]
+	f := d.Scrape()[name]
 	if f == nil {
 		return -1
 	}
@@ -94,28 +90,6 @@ func matches(m *dto.Metric, labels []string) bool {
 		}
 	}
 	return true
-}
-
-func (d *daemon) scrape() map[string]*dto.MetricFamily {
-	d.t.Helper()
-	resp, err := http.Get("http://" + d.Metrics + "/metrics")
-	if err != nil {
-		d.t.Fatalf("scrape: %v", err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		d.t.Fatalf("scrape: %v", err)
-	}
-	if daemontest.Leaked(string(body), d.api.TokenBytes()) > 0 {
-		d.t.Error("a token in the metrics")
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(body))
-	if err != nil {
-		d.t.Fatalf("scrape: %v", err)
-	}
-	return families
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

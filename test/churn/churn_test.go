@@ -1,0 +1,319 @@
+//go:build churn
+
+package churn
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/token-projector/token-projector/projector"
+	"github.com/token-projector/token-projector/test/daemontest"
+	"github.com/token-projector/token-projector/test/fakeapi"
+)
+
+var (
+	length = flag.Duration("for", time.Hour, "length of the churn")
+	total  = flag.Int("lives", 10_000, "pods that come and go in it")
+)
+
+func TestMain(m *testing.M) { flag.Parse(); os.Exit(daemontest.Main(m)) }
+
+const (
+	alive     = 100 // pods at a time
+	namespace = "default"
+	volume    = "projected"
+	common    = "common"
+	// shortLived is the account whose tokens live for a third of a pod's life.
+	shortLived = "short"
+)
+
+// The API server is out, or cuts its watches, twenty times in an hour, for five seconds each. What is there within a quarter
+// of a minute of that is not judged: client-go waits before it comes back.
+const (
+	every    = 3 * time.Minute
+	out      = 5 * time.Second
+	settling = 15 * time.Second
+)
+
+// idle is for how long connections that nobody uses are kept, and a little more.
+const idle = 100 * time.Second
+
+// accounts are deleted and made again under their names.
+var accounts = []string{"anew-0", "anew-1", "anew-2"}
+
+// node is one fake API server, one daemon and the pods of the moment.
+type node struct {
+	t      *testing.T
+	name   string
+	api    *fakeapi.Server
+	root   string
+	daemon *daemontest.Process
+	// recover ends the disturbance that has begun last.
+	recover func()
+	lives   []*life // alive, oldest first
+	judged  int     // pods looked at, at their ends
+}
+
+// TestChurn: a daemon that has served ten thousand pods holds no more than one that has served a thousand, and with none
+// left no more than before the first.
+func TestChurn(t *testing.T) {
+	n := newNode(t)
+	baseline := n.warm()
+	t.Logf("at rest: %s", baseline.row())
+	n.fill()
+	t.Logf("with %d pods: %s", alive, n.settle().row())
+	for _, what := range growth(n.churn(time.Now())) {
+		t.Errorf("grown: %s", what)
+	}
+	n.endAll()
+	n.restAsAt(baseline)
+	t.Logf("%d of %d pods were judged at their ends", n.judged, *total)
+	n.daemon.Terminate()
+}
+
+// churn lives all lives, at an even pace, and returns what was counted meanwhile, in quiet moments.
+func (n *node) churn(start time.Time) (samples []sample) {
+	n.t.Helper()
+	before := n.requests()
+	for part := range 10 {
+		from := len(samples)
+		for i := part * *total / 10; i < (part+1)**total/10; i++ {
+			time.Sleep(time.Until(start.Add(time.Duration(i) * *length / time.Duration(*total)))) // the pace
+			n.step(i)
+			if quiet(i) && i%max(1, *total/taken) == 0 {
+				samples = append(samples, n.sample())
+			}
+		}
+		n.t.Logf("after %v, %.0f TokenRequests; the least of this tenth: %s", time.Since(start).Round(time.Second), n.requests()-before,
+			least(samples[from:]).row())
+	}
+	return samples
+}
+
+func newNode(t *testing.T) *node {
+	t.Helper()
+	api, err := fakeapi.Start(fakeapi.Options{Node: daemontest.Node, Forgetful: true, History: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(api.Close)
+	n := &node{t: t, name: daemontest.Node, api: api, root: daemontest.MemoryDir(t)}
+	lifetime := (*length * alive / time.Duration(*total) / 3).Truncate(time.Second)
+	api.Inject(fakeapi.Fault{
+		Match: fakeapi.Match{Verb: "create", Subresource: "token", Name: shortLived},
+		Token: &fakeapi.TokenEdit{Lifetime: max(lifetime, 2*time.Second)},
+	})
+	n.put(configMap(common, "first"))
+	n.put(&corev1.Secret{ObjectMeta: configMap(common, "").ObjectMeta, Data: map[string][]byte{"secret": []byte("s")}})
+	for _, name := range append(accounts, shortLived) {
+		n.put(account(name))
+	}
+	n.daemon = daemontest.Start(t, api, n.root, "--log-level", "info")
+	return n
+}
+
+// put makes an object.
+func (n *node) put(o fakeapi.Object) {
+	n.t.Helper()
+	_, err := fakeapi.Create(n.api, o)
+	n.must(err)
+}
+
+func (n *node) must(err error) {
+	n.t.Helper()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// warm lets one pod of each kind come and go, and returns what is there at rest then: the least until idle
+// connections have been closed.
+func (n *node) warm() sample {
+	n.t.Helper()
+	for i := range kinds {
+		n.lives = append(n.lives, n.create(i))
+	}
+	n.lives = append(n.lives, n.create(alive-1))
+	n.awaitFiles()
+	daemontest.Eventually(n.t, "the event of the broken one", func() bool {
+		events, err := fakeapi.List[*corev1.Event](n.api, namespace)
+		return err == nil && len(events) > 0
+	})
+	n.endAll()
+	baseline := n.settle()
+	for end := time.Now().Add(idle); time.Now().Before(end); {
+		baseline = least([]sample{baseline, n.settle()})
+	}
+	return baseline
+}
+
+// settle takes the least of two seconds: a scrape and its connection are part of some samples and not of others.
+func (n *node) settle() sample {
+	n.t.Helper()
+	var samples []sample
+	for range 20 {
+		samples = append(samples, n.sample())
+		time.Sleep(100 * time.Millisecond) // between samples
+	}
+	return least(samples)
+}
+
+// fill makes the first pods, and waits for their files.
+func (n *node) fill() {
+	n.t.Helper()
+	for i := range alive {
+		n.lives = append(n.lives, n.create(i))
+	}
+	n.awaitFiles()
+	nobody := &life{n: n, pod: n.lives[0].pod.DeepCopy()}
+	if nobody.pod.UID = "nobody"; nobody.fault() == "" {
+		n.t.Error("a missing file was not caught")
+	}
+}
+
+func (n *node) awaitFiles() {
+	n.t.Helper()
+	for _, l := range n.lives {
+		daemontest.Eventually(n.t, "the files of a "+l.kind.name, func() bool { return l.kind.broken || l.fault() == "" })
+	}
+}
+
+func (n *node) endAll() {
+	n.t.Helper()
+	for _, l := range n.lives {
+		l.end()
+	}
+	n.lives = nil
+}
+
+// restAsAt waits until what was there at rest is all that is there.
+func (n *node) restAsAt(baseline sample) {
+	n.t.Helper()
+	slack := sample{sockets: 2} // which connections are kept beside those of the watches, chance decides
+	deadline := time.Now().Add(2 * idle)
+	for {
+		now := n.settle()
+		excess := ""
+		for _, what := range []string{inotify, sockets, files, watches, goroutines, surplus} {
+			if now[what] > baseline[what]+slack[what] {
+				excess += " " + what
+			}
+		}
+		switch {
+		case excess == "":
+			n.t.Logf("after the last pod: %s", now.row())
+			return
+		case time.Now().After(deadline):
+			n.t.Errorf("more than before the first pod:%s: %s", excess, now.row())
+			return
+		}
+	}
+}
+
+// step ends the oldest pod, changes one in the middle of its life, and makes a new one.
+func (n *node) step(i int) {
+	n.t.Helper()
+	n.disturb(i)
+	n.judge(n.lives[0], i)
+	n.lives[0].end()
+	n.lives = append(n.lives[1:], n.create(alive+i))
+	n.lives[alive/2].change()
+}
+
+// projected is how many pods should have a directory.
+func (n *node) projected() (count int) {
+	for _, l := range n.lives {
+		if !l.over {
+			count++
+		}
+	}
+	return count
+}
+
+// disturb begins and ends outages.
+func (n *node) disturb(i int) {
+	n.t.Helper()
+	which, since := disturbance(i)
+	switch since {
+	case 0:
+		n.recover = n.begin(which)
+	case livesIn(out):
+		n.recover()
+	}
+}
+
+// begin begins one and returns what ends it.
+func (n *node) begin(which int) (end func()) {
+	n.t.Helper()
+	switch which % 4 {
+	case 0:
+		n.must(n.api.GoDown())
+		return func() { n.must(n.api.ComeBack()) }
+	case 1:
+		return n.api.Inject(fakeapi.Fault{Match: fakeapi.TokenRequests, Action: fakeapi.Fail, Code: http.StatusServiceUnavailable})
+	case 2:
+		n.api.ExpireResourceVersions()
+	}
+	n.api.CutWatches()
+	return func() {}
+}
+
+// disturbance is the one of life i, and how many lives ago it began.
+func disturbance(i int) (which, since int) {
+	cycle := livesIn(min(every, *length/4))
+	return i / cycle, i%cycle - cycle/2
+}
+
+// livesIn is how many pods come and go in d, at least one.
+func livesIn(d time.Duration) int { return max(1, int(d*time.Duration(*total) / *length)) }
+
+// quiet reports whether none has begun a short while ago.
+func quiet(i int) bool {
+	_, since := disturbance(i)
+	return since < 0 || since > livesIn(settling)
+}
+
+// judge looks at a pod whose end has come with life i.
+func (n *node) judge(l *life, i int) {
+	n.t.Helper()
+	if l.over || l.kind.broken || !quiet(i) {
+		return
+	}
+	n.judged++
+	if fault := l.fault(); fault != "" {
+		n.t.Errorf("a %s, at its end: %s", l.kind.name, fault)
+	}
+}
+
+func (l *life) dir() string {
+	return filepath.Join(l.n.root, "pods", string(l.pod.UID), "volumes", "kubernetes.io~projected")
+}
+
+// fault says what is wrong with a pod's tokens, "" for nothing.
+func (l *life) fault() string {
+	for _, v := range l.pod.Spec.Volumes {
+		for _, source := range v.Projected.Sources {
+			if source.ServiceAccountToken == nil {
+				continue
+			}
+			raw, err := os.ReadFile(filepath.Join(l.dir(), v.Name, source.ServiceAccountToken.Path))
+			if err != nil {
+				return err.Error()
+			}
+			switch c, err := projector.ParseClaims(raw); {
+			case err != nil:
+				return err.Error()
+			case c.PodUID != l.pod.UID, c.Lifetime.Expired(time.Now()):
+				return fmt.Sprintf("%s: expires %v, of pod %s", source.ServiceAccountToken.Path, c.Lifetime.Expires, c.PodUID)
+			}
+		}
+	}
+	return ""
+}
