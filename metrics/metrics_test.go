@@ -178,7 +178,7 @@ func TestEveryHelpSaysItsUnit(t *testing.T) {
 }
 
 // stateGauges are the names that come from a Snapshot.
-var stateGauges = regexp.MustCompile(`(?m)^token_projector_(tokens|volumes|volume_errors|earliest_\w+|clock_skew_seconds|queue_length|root_lock_held|watch_degraded)\b.*$`)
+var stateGauges = regexp.MustCompile(`(?m)^token_projector_(tokens|volumes|volume_errors|earliest_\w+|clock_skew_seconds|queue_length|root_\w+|watch_degraded)\b.*$`)
 
 func TestStateIsAbsentRatherThanStale(t *testing.T) {
 	m := pedantic()
@@ -216,10 +216,11 @@ func TestSnapshotUnknownsAreAbsent(t *testing.T) {
 			t.Errorf("tokens %s: %q, want 0", state, value)
 		}
 	}
-	s = Snapshot{SkewKnown: true, EarliestExpiration: time.Unix(12, 0), WatchDegraded: true, LockHeld: true}
+	s = Snapshot{SkewKnown: true, EarliestExpiration: time.Unix(12, 0), WatchDegraded: true, LockHeld: true, RootFailed: true}
 	got = series(scrape(t, m))
 	for name, want := range map[string]string{
 		skew: "0", earliest: "12", "token_projector_watch_degraded": "1", "token_projector_root_lock_held": "1",
+		"token_projector_root_failed": "1",
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %q, want %s", name, got[name], want)

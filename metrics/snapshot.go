@@ -34,6 +34,8 @@ type Snapshot struct {
 	QueueLength int
 	// LockHeld tells that this process holds the root's lock; a standby does not.
 	LockHeld bool
+	// RootFailed tells that it does not because the root was lost, and cannot be opened or made anew.
+	RootFailed bool
 	// WatchDegraded tells that some volume is watched by the slow sweep alone.
 	WatchDegraded bool
 }
@@ -60,7 +62,9 @@ var (
 		"Local clock minus the server's, in seconds; absent until the server has answered.")
 	queueDesc = desc("queue_length", "Entries of the queue: what waits for its next refresh or retry.")
 	lockDesc  = desc("root_lock_held",
-		"1 if this process holds the lock of the root directory, 0 if it waits for it as a standby.")
+		"1 if this process holds the lock of the root directory, 0 if it waits for it as a standby, or lost the root.")
+	rootDesc = desc("root_failed",
+		"1 if the root directory was lost and can be neither opened nor made anew, else 0.")
 	watchDesc = desc("watch_degraded",
 		"1 if some volume is not watched for changes on disk (out of inotify watches) and only swept now and then, else 0.")
 )
@@ -77,7 +81,7 @@ type snapshotCollector struct {
 // Describe implements prometheus.Collector.
 func (c *snapshotCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{tokensDesc, volumesDesc, volumeErrorsDesc, earliestDesc,
-		skewDesc, queueDesc, lockDesc, watchDesc} {
+		skewDesc, queueDesc, lockDesc, rootDesc, watchDesc} {
 		ch <- d
 	}
 }
@@ -115,6 +119,7 @@ func (s Snapshot) emit(send func(d *prometheus.Desc, value float64, labels ...st
 	}
 	send(queueDesc, float64(s.QueueLength))
 	send(lockDesc, boolean(s.LockHeld))
+	send(rootDesc, boolean(s.RootFailed))
 	send(watchDesc, boolean(s.WatchDegraded))
 }
 

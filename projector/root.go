@@ -183,7 +183,7 @@ func (r *Root) lock(ctx context.Context, waiting func()) error {
 func (r *Root) check() error {
 	var st unix.Stat_t
 	err := unix.Stat(r.path, &st)
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return ErrRootReplaced
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -217,14 +218,15 @@ func (p *Projector) Run(ctx context.Context) error {
 	found, err := p.config.Root.pods()
 	if err != nil {
 		close(p.done)
-		return fmt.Errorf("list the root: %w", err)
+		return cmp.Or(p.config.Root.check(), fmt.Errorf("list the root: %w", err))
 	}
 	r := &runner{Projector: p, state: newState(&p.config), objects: make(map[ObjectRef]context.CancelFunc)}
 	r.state.self = p.config.Root.owner()
 	r.state.orphans(found, p.config.Clock())
 	ctx, cancel := context.WithCancelCause(ctx)
 	r.disk = disk{root: p.config.Root, watch: r.openWatcher(ctx)}
-	r.feeds.Go(func() { p.config.Root.watch(ctx, func() { cancel(ErrRootReplaced) }) })
+	r.lost = func() { cancel(ErrRootReplaced) }
+	r.feeds.Go(func() { p.config.Root.watch(ctx, r.lost) })
 	r.goWatch(ctx)
 	r.loop(ctx)
 	close(p.done) // from here on nobody waits for the owner
@@ -241,6 +243,7 @@ type runner struct {
 	*Projector
 	state   *state
 	disk    disk
+	lost    func()         // ends Run: the root was replaced
 	workers sync.WaitGroup // jobs
 	feeds   sync.WaitGroup // watches
 	objects map[ObjectRef]context.CancelFunc
@@ -306,7 +309,7 @@ func (r *runner) result(e event) {
 	}
 }
 
-// work carries out one job and returns its result, for the owner to take in.
+// work carries out one job and returns its result, for the owner to take in; nil if Run is to end.
 func (r *runner) work(ctx context.Context, j job) event {
 	switch {
 	case j.mint != nil:
@@ -318,14 +321,33 @@ func (r *runner) work(ctx context.Context, j job) event {
 		return func(s *state, now rotation.Time) { s.finishLookup(j.lookup, uid, err, now) }
 	case j.read != nil:
 		version, sums, claims, f := r.disk.read(j.read)
+		if r.rootless(f.err) {
+			return nil
+		}
 		return func(s *state, now rotation.Time) { s.finishRead(j.read, version, sums, claims, f, now) }
 	case j.publish != nil:
 		result, f := r.disk.publish(j.publish)
+		if r.rootless(f.err) {
+			return nil
+		}
 		return func(s *state, now rotation.Time) { s.finishPublish(j.publish, result, f, now) }
 	default:
 		err := r.disk.remove(j.remove)
+		if r.rootless(err) {
+			return nil
+		}
 		return func(s *state, now rotation.Time) { s.finishRemove(j.remove, err, now) }
 	}
+}
+
+// rootless reports whether a disk job failed because the root is not there any more, which ends Run: nobody is to hear
+// of it volume by volume.
+func (r *runner) rootless(err error) bool {
+	if err == nil || !errors.Is(r.config.Root.check(), ErrRootReplaced) {
+		return false
+	}
+	r.lost()
+	return true
 }
 
 // stop waits for every goroutine. Disk jobs run to their end; requests end

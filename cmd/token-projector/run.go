@@ -126,21 +126,62 @@ func connect(ctx context.Context, c *projector.Config, o *options, h *health) er
 	return nil
 }
 
+// rootRetry is how often a root that was lost is tried again.
+const rootRetry = time.Second
+
+// openRoot opens the root. Whoever starts the daemon where that is not possible gets an error. A root that has been
+// there is waited for: it may be what keeps it from being made anew, a full or read-only disk, that took it away.
 func openRoot(ctx context.Context, o *options, log *zap.Logger, h *health) (*projector.Root, error) {
-	root, err := projector.OpenRoot(ctx, o.rootDir, func() {
-		h.standby.Store(true)
-		log.Info("another process holds the root; standing by", zap.String("root", o.rootDir))
-	})
-	if err != nil {
-		return nil, err
+	timer := time.NewTimer(rootRetry)
+	defer timer.Stop()
+	for {
+		root, err := projector.OpenRoot(ctx, o.rootDir, func() {
+			h.rootFound(log)
+			h.standby.Store(true)
+			log.Info("another process holds the root; standing by", zap.String("root", o.rootDir))
+		})
+		switch {
+		case err == nil:
+			h.rootFound(log)
+			sayFilesystem(log, o, root)
+			return root, nil
+		case ctx.Err() != nil, !h.begun.Load():
+			return nil, err
+		}
+		h.rootLost(log, err)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-timer.C:
+			timer.Reset(rootRetry)
+		}
 	}
+}
+
+// rootFound takes in that the root is there, be it another process's.
+func (h *health) rootFound(log *zap.Logger) {
+	h.begun.Store(true)
+	if h.rootErr.Swap(nil) != nil {
+		log.Info("root is there again")
+	}
+}
+
+// rootLost takes in that a root that has been there cannot be opened any more.
+func (h *health) rootLost(log *zap.Logger, err error) {
+	h.standby.Store(false)
+	if h.rootErr.Swap(&err) == nil {
+		log.Error("root is lost, and can be neither opened nor made anew; trying every second", zap.Error(err))
+	}
+}
+
+// sayFilesystem tells what tokens are written to.
+func sayFilesystem(log *zap.Logger, o *options, root *projector.Root) {
 	fields := []zap.Field{zap.String("root", o.rootDir), zap.String("filesystem", root.Filesystem())}
 	if root.InMemory() {
 		log.Info("root is in memory; tokens reach a disk only through swap", fields...)
 	} else {
 		log.Warn("root is not in memory; tokens are written to a disk", fields...)
 	}
-	return root, nil
 }
 
 func newLogger(o *options, stderr io.Writer) *zap.Logger {

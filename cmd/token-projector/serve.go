@@ -23,6 +23,8 @@ type health struct {
 	standby   atomic.Bool                         // waiting for the root's lock
 	draining  atomic.Bool                         // told to end; the loop has left, the last jobs are ending
 	projector atomic.Pointer[projector.Projector] // nil: none is running
+	begun     atomic.Bool                         // the root has been there: held, or waited for
+	rootErr   atomic.Pointer[error]               // why it is no more; nil: it is
 }
 
 // handler serves the probes, on a port of their own: they must not need what
@@ -61,6 +63,8 @@ func (h *health) ready(ctx context.Context) error {
 	switch {
 	case h.draining.Load():
 		return errors.New("draining")
+	case h.rootErr.Load() != nil:
+		return fmt.Errorf("the root is lost: %w", *h.rootErr.Load())
 	case h.standby.Load():
 		return nil
 	case p == nil:
@@ -71,12 +75,12 @@ func (h *health) ready(ctx context.Context) error {
 	return nil
 }
 
-// snapshot feeds the metrics; a standby has nothing to show but that it is one.
+// snapshot feeds the metrics; who has no root has nothing to show but that.
 func (h *health) snapshot(ctx context.Context) (metrics.Snapshot, bool) {
 	if p := h.projector.Load(); p != nil {
 		return p.Snapshot(ctx)
 	}
-	return metrics.Snapshot{}, true
+	return metrics.Snapshot{RootFailed: h.rootErr.Load() != nil}, true
 }
 
 // server serves one handler on one address.
