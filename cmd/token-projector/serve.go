@@ -59,12 +59,12 @@ func (h *health) healthy(ctx context.Context) error {
 // ready: the root is ours and the pod list complete, or this is a standby that
 // waits for its turn. One failing volume is no reason not to be.
 func (h *health) ready(ctx context.Context) error {
-	p := h.projector.Load()
+	p, lost := h.projector.Load(), h.rootErr.Load()
 	switch {
 	case h.draining.Load():
 		return errors.New("draining")
-	case h.rootErr.Load() != nil:
-		return fmt.Errorf("the root is lost: %w", *h.rootErr.Load())
+	case lost != nil:
+		return fmt.Errorf("the root is lost: %w", *lost)
 	case h.standby.Load():
 		return nil
 	case p == nil:
