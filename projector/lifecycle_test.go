@@ -586,3 +586,40 @@ func TestServerPutBackBeforePublish(t *testing.T) {
 		t.Errorf("the token is valid in %v, the volume is %s", c.Lifetime.Issued.Sub(r.server()), r.volume(access(1)).condition())
 	}
 }
+
+// TestClockOfAVolumeThatIsGone: a volume that is not wanted any more, and waits for its job to end, has nothing to tell
+// when the clock moves.
+func TestClockOfAVolumeThatIsGone(t *testing.T) {
+	for name, wanted := range map[string]bool{"wanted": true, "gone": false} {
+		r := newRig(t)
+		r.answer = func(q Request) (Minted, error) {
+			if q.Audience == "refused" {
+				return refusing(403, 0)(q)
+			}
+			return r.good(q)
+		}
+		pod := testPod(1, "vault", 600)
+		more := &pod.Spec.Volumes[1].Projected.Sources
+		*more = append(*more, tokenSource("refused", 600, "b"), configMapSource("another", "x"))
+		r.apply(pod)
+		r.touchCA()
+		r.s.touch(ObjectRef{Kind: "ConfigMap", Namespace: "default", Name: "another"}, nil, r.now)
+		r.run(time.Minute) // it is told that it misses the configMap, and its token waits
+		v := r.volume(extra(1))
+		v.verifyAt = r.server()
+		r.s.disks.Set(v, r.server(), r.server())
+		r.turn()
+		if !v.busy || !v.told || v.tokens[0].fresh.empty() {
+			t.Fatalf("%s: busy %v, told %v, waits %v", name, v.busy, v.told, !v.tokens[0].fresh.empty())
+		}
+		if !wanted {
+			r.apply(testPod(1, "", 0))
+		}
+		said := r.count("volume is not as wanted")
+		r.ahead -= time.Hour
+		r.s.hear(r.server(), r.now, r.now)
+		if got := queued(&r.s.news)[v]; got != wanted || v.gone == wanted || r.count("volume is not as wanted") != said {
+			t.Errorf("%s: gone %v, and yet to be told %v, said %d times more", name, v.gone, got, r.count("volume is not as wanted")-said)
+		}
+	}
+}

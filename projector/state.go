@@ -271,11 +271,15 @@ func (s *state) shift(by time.Duration, now rotation.Time) {
 	for _, p := range s.pods {
 		for _, v := range p.volumes {
 			v.shift(by)
-			if v.doubt(s.now) {
+			dropped := v.doubt(s.now)
+			if v.gone || p.gone {
+				continue
+			}
+			if dropped {
 				s.examine(v, s.now)
 			}
 			s.plan(v, s.now)
-			if !v.tellAt.IsZero() && !v.gone && !p.gone {
+			if !v.tellAt.IsZero() {
 				s.tellAt(v, v.tellAt)
 			}
 		}
