@@ -169,7 +169,7 @@ func (w *world) judgeAnswer(f flight) {
 	m := f.job.mint
 	t := w.token(m.v.key, m.v.tokens[m.token].source.Path)
 	made, good := w.minted[string(f.minted.Token.reveal())]
-	if !good || t == nil || made.life.Expired(w.server()) {
+	if !good || t == nil || made.life.Expired(w.server()) || made.life.Issued.After(w.server().Add(tokenLeeway-slack)) {
 		return
 	}
 	ttl := min(time.Duration(t.request.ExpirationSeconds)*time.Second, w.history.Longest, rotation.MaxAge)
