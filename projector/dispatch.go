@@ -63,11 +63,11 @@ type removeJob struct {
 func (s *state) dispatch(now rotation.Time) {
 	s.tell(now)
 	s.retryWatches(now)
+	for s.onDisk < diskWorkers && s.diskNext(now) { // first: a request may keep its volume for long
+	}
 	for len(s.asked) < s.maxInFlight && s.mintNext(now) {
 	}
 	for s.looking < maxLookups && s.lookNext(now) {
-	}
-	for s.onDisk < diskWorkers && s.diskNext(now) {
 	}
 }
 

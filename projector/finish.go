@@ -23,6 +23,10 @@ func (s *state) end(v *volume, now rotation.Time) bool {
 		s.abandon(v)
 		return false
 	}
+	if v.hinted { // by a request that looked at nothing
+		v.hinted = false
+		s.verifyVolume(v, now)
+	}
 	return true
 }
 

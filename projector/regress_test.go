@@ -238,3 +238,37 @@ func TestRuntimeDirectoryIsAdopted(t *testing.T) {
 		t.Errorf("%v, the same directory %v, mode %v", err, os.SameFile(before, after), after.Mode())
 	}
 }
+
+// TestHintDuringARequest: what somebody alters while a request keeps the volume is repaired as soon as that has ended,
+// also when it brought nothing to publish.
+func TestHintDuringARequest(t *testing.T) {
+	r := settled(t, 1, 3600)
+	r.s.sweep = 24 * time.Hour
+	r.run(time.Hour) // the watches are of the sweep that is set now
+	r.run(r.volume(extra(0)).tokens[0].due.Sub(r.server()) - time.Millisecond)
+	r.pass(time.Millisecond)
+	r.turn()
+	mint := r.flight(isMint)
+	r.files[extra(0)]["more"] = simFile{data: "x"}
+	r.s.verify(extra(0), r.now)
+	r.answer = refusing(403, 0)
+	r.finish(mint)
+	r.run(hintDelay)
+	if _, ok := r.files[extra(0)]["more"]; ok {
+		t.Error("not repaired")
+	}
+}
+
+// TestPublishBeforeRequest: a token that has come is published before its neighbour is asked for, which may take long.
+func TestPublishBeforeRequest(t *testing.T) {
+	r := newRig(t)
+	pod := lonePod(1, 600)
+	pod.Spec.Volumes[0] = projected("extra", tokenSource("a", 600, "a"), tokenSource("b", 600, "b"))
+	r.apply(pod)
+	r.drain()
+	r.pass(9 * time.Minute) // both are due
+	r.finish(r.until(isMint))
+	if jobs := r.turn(); len(jobs) != 1 || !isPublish(jobs[0]) {
+		t.Errorf("%d jobs, the first %s", len(jobs), describe(jobs[0]))
+	}
+}

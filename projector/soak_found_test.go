@@ -66,6 +66,16 @@ func TestHistories(t *testing.T) {
 				{930278419 * time.Millisecond, "audience", "hang", 0, 34257364 * time.Millisecond, 0}, // 258h24m38.419s
 			},
 		},
+		// The hint came while a probe hung and was forgotten with it, and each probe followed the last without a pause.
+		"altered while it is probed for": {
+			MaxInFlight: 14, Sweep: 21600 * time.Second, AwaitStopped: true, Skew: 0 * time.Second, Longest: 172800 * time.Second,
+			Events: []happening{
+				{2304541537 * time.Millisecond, "pod", "elsewhere", 0, 0 * time.Second, 7200},        // 640h9m1.537s
+				{2308150970 * time.Millisecond, "pod", "two", 1, 0 * time.Second, 600},               // 641h9m10.97s
+				{2308162678 * time.Millisecond, "audience", "hang", 3, 878873 * time.Millisecond, 0}, // 641h9m22.678s
+				{2308784125 * time.Millisecond, "alter", "token changed", 0, 0 * time.Second, 1},     // 641h19m44.125s
+			},
+		},
 	} {
 		if w := play(t, h, nil); w.wrong != "" {
 			t.Errorf("%s: after %v: %s", name, w.at, w.wrong)
