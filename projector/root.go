@@ -196,7 +196,7 @@ func (r *Root) check() error {
 	return err
 }
 
-// watch checks the root until ctx ends, and calls lost once if it was replaced.
+// watch checks the root until ctx ends, and calls lost once if it was replaced. It keeps the root private meanwhile.
 func (r *Root) watch(ctx context.Context, lost func()) {
 	timer := time.NewTimer(rootPoll)
 	defer timer.Stop()
@@ -210,6 +210,7 @@ func (r *Root) watch(ctx context.Context, lost func()) {
 			lost()
 			return
 		}
+		_ = r.makePrivate() // others must not enter it; a failure is tried again
 		timer.Reset(rootPoll)
 	}
 }
@@ -351,6 +352,9 @@ func volumePath(k Key) string {
 // is not a directory is replaced: the pod's own by whoever may write the root,
 // what is below it by the pod.
 func (r *Root) volume(k Key) (*atomicwriter.Dir, error) {
+	if err := r.guard(k); err != nil {
+		return nil, err
+	}
 	dir, err := r.dir.Open(volumePath(k))
 	if err == nil {
 		return dir, nil
@@ -369,6 +373,48 @@ func (r *Root) volume(k Key) (*atomicwriter.Dir, error) {
 		parent, mode = dir, sharedMode
 	}
 	return dir, nil
+}
+
+// guard puts right the directories on the way to a volume that somebody else could put another volume into, or that
+// their owner cannot use: ours again, in the mode we make them with. One that a runtime made may have another mode.
+func (r *Root) guard(k Key) error {
+	at := ""
+	for i, name := range strings.Split(path.Dir(volumePath(k)), "/") {
+		mode := sharedMode
+		if i < 2 { // down to the pod's own
+			mode = privateMode
+		}
+		at = path.Join(at, name)
+		if err := r.guardOne(at, mode); err != nil {
+			return fmt.Errorf("guard %s: %w", at, err)
+		}
+	}
+	return nil
+}
+
+func (r *Root) guardOne(at string, mode fs.FileMode) error {
+	const ownersAll, othersWrite = 0o700, 0o022
+	var st unix.Stat_t
+	if err := unix.Fstatat(r.dir.Fd(), at, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil // making the volume's directory tells what is wrong
+	}
+	private, self := st.Mode&ownersAll == ownersAll && st.Mode&othersWrite == 0, r.owner()
+	if private && int(st.Uid) == self.UID {
+		return nil
+	}
+	dir, err := r.dir.Open(at)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	// Who may not give it back can still serve from it, if others cannot write it.
+	if err := unix.Fchown(dir.Fd(), self.UID, self.GID); err != nil && err != unix.EPERM {
+		return err
+	}
+	if private {
+		return nil
+	}
+	return unix.Fchmod(dir.Fd(), uint32(mode))
 }
 
 // replaceWithDir opens a child directory, or makes it where something else stands or nothing.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -82,6 +83,54 @@ func TestOpenRootMakesPrivateAgain(t *testing.T) {
 	for _, d := range []string{dir, filepath.Join(dir, podsName)} {
 		if info, err := os.Stat(d); err != nil || info.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v %v", d, info.Mode(), err)
+		}
+	}
+}
+
+// TestWatchKeepsTheRootPrivate while it runs.
+func TestWatchKeepsTheRootPrivate(t *testing.T) {
+	dir := memoryDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := openTestRoot(t, dir)
+		defer r.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.watch(ctx, func() { t.Error("the root is lost") })
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rootPoll + 1)
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != privateMode {
+			t.Errorf("%v %v", info.Mode(), err)
+		}
+	})
+}
+
+// TestGuard: nobody else may write a directory on the way to a volume; what a runtime may have wanted stays.
+func TestGuard(t *testing.T) {
+	dir := memoryDir(t)
+	r := openTestRoot(t, dir)
+	defer r.Close()
+	k := Key{PodUID: "uid", Volume: "v"}
+	open := func() {
+		volume, err := r.volume(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		volume.Close()
+	}
+	open()
+	for at, mode := range map[string]fs.FileMode{
+		"pods": 0o700, "pods/uid": 0o700, "pods/uid/volumes": 0o755, "pods/uid/volumes/kubernetes.io~projected": 0o755,
+	} {
+		for _, c := range []struct{ set, want fs.FileMode }{{0o777, mode}, {0o720, mode}, {0o702, mode}, {0o500, mode}, {0o750, 0o750}} {
+			if err := os.Chmod(filepath.Join(dir, at), c.set); err != nil {
+				t.Fatal(err)
+			}
+			open()
+			if info, err := os.Stat(filepath.Join(dir, at)); err != nil || info.Mode().Perm() != c.want {
+				t.Errorf("%s: %v became %v, want %v, %v", at, c.set, info.Mode().Perm(), c.want, err)
+			}
 		}
 	}
 }
