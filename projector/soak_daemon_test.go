@@ -149,6 +149,9 @@ func (w *world) land(f flight) {
 		if f.err == nil || !asMintError(f.err).ofServer() {
 			w.answered = w.at
 		}
+		if f.err == nil {
+			w.granted = w.at
+		}
 		w.judgeAnswer(f)
 		w.answer = func(Request) (Minted, error) { return f.minted, f.err }
 		open := w.s.outage.Open()
@@ -194,6 +197,8 @@ func (w *world) hearAnswer(f flight) {
 		w.noteHeard()
 	case f.misleads:
 		w.unheard = true
+	case !w.unheard && w.s.clock.Now(w.now).Sub(w.server()).Abs() < slack: // it was good enough
+		w.told = reading{w.server(), w.now.Mono, w.now.Wall}
 	}
 }
 

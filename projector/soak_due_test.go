@@ -182,15 +182,15 @@ func (w *world) judgeAnswer(f flight) {
 	t.last, t.excused = w.at, f.stale || w.server().Sub(made.life.Issued) > time.Minute // it was old when it came
 }
 
-// judgeOutage: what fails alone is taken for an outage once, and not again before it
-// has succeeded, lest it delay all others.
+// judgeOutage: what fails alone, while others are granted, is taken for an outage once, and
+// not again before it has succeeded, lest it delay all others.
 func (w *world) judgeOutage(f flight, opens bool) {
 	t := w.token(f.job.mint.v.key, f.job.mint.v.tokens[f.job.mint.token].source.Path)
 	switch {
 	case t == nil:
 	case f.err == nil, f.fault == "server", f.fault == "tokens":
 		t.opened = 0
-	case opens && t.opened > 0 && w.answered > t.opened:
+	case opens && t.opened > 0 && w.granted > t.opened:
 		w.fail("a token alone opens an outage again: %v %s", t.key, t.path)
 	case opens:
 		t.opened = w.at

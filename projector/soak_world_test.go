@@ -40,6 +40,7 @@ type world struct {
 	unheard  bool          // it was moved, and no answer has told so yet
 	asked    time.Duration // when the latest Retry-After ends
 	answered time.Duration // when the server last gave an answer that ends an outage
+	granted  time.Duration // when it last gave a token
 	askers   int           // how many tokens there were then
 	troubled time.Duration // when the latest fault of the server ends
 	moved    time.Duration // Mono, when a local clock moved last
