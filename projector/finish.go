@@ -115,63 +115,6 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 	}
 }
 
-const (
-	// refusedVolumes and refusedFor are how many volumes must have been refused, and for how long without a success of
-	// any, for refusals to be the server's affair: at a pod's start they are usually a cache that lags.
-	refusedVolumes = 3
-	refusedFor     = 10 * time.Second
-	// refusedPatience slows the probes of a server that refuses, from one per 1-2 s, to one in so much of the time that
-	// it has lasted: it may be that somebody means it.
-	refusedPatience = 100
-)
-
-// refusesAll notes that a token of v was refused, and reports whether the server refuses whatever this node asks for, as
-// it does when the node's own rights are gone, or a webhook rewrites every token. Then it is probed, as in any outage.
-func (s *state) refusesAll(v *volume, now time.Duration) bool {
-	if len(s.refused) == 0 {
-		s.refused, s.refusedAt = map[*volume]bool{}, now
-	}
-	if len(s.refused) < refusedVolumes {
-		s.refused[v] = true
-	}
-	return s.refusing || len(s.refused) == refusedVolumes && now-s.refusedAt >= refusedFor
-}
-
-// release ends an outage: every token that failed in it is tried at once, and
-// one that then fails again while the server answers is on its own.
-func (s *state) release(granted bool, now rotation.Time) {
-	s.log.Info("API server answers token requests again", zap.Int("held", len(s.held)))
-	held := s.held
-	s.held, s.refusing = nil, false
-	clear(s.struck)
-	for _, w := range held {
-		w.t.held = false
-		w.t.accuse(granted)
-	}
-	for _, w := range held {
-		s.plan(w.v, s.server(now))
-	}
-}
-
-// accuse takes in that an outage has ended in which the token may have failed: another was granted, or at least answered. A
-// server that refuses everything after it was out proves nothing against anybody.
-func (t *token) accuse(granted bool) {
-	t.suspect = t.suspect || t.err != nil && granted
-	t.blamed = t.blamed || t.err != nil && !granted
-}
-
-// overtake gives up the requests that were sent before one that has just ended an outage: what the server has not answered
-// by now it may never answer, and their tokens would wait for the time-out.
-func (s *state) overtake(sent time.Duration, granted bool) {
-	for _, j := range s.asked {
-		if j.sent.Mono < sent {
-			j.givenUp = true
-			j.v.tokens[j.token].accuse(granted) // like those that are held
-			s.overtaken = append(s.overtaken, j)
-		}
-	}
-}
-
 // found is what a disk job says of a volume's directory.
 type found struct {
 	watch    watchHandle
