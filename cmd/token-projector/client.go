@@ -27,7 +27,7 @@ const (
 	// one closes the connections that were opened with the old one. An open
 	// connection keeps its certificate, so that without this one which is no longer
 	// accepted would be used for the five minutes of client-go's own.
-	certificateEvery = 5 * time.Second
+	certificateEvery = 2 * time.Second
 )
 
 // No transport is there yet that reads it.
