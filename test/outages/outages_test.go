@@ -34,8 +34,8 @@ const (
 	// patience bounds the wait for all tokens to be fresh again.
 	patience = 2 * time.Minute
 	// soon is after the end of an outage: a probe is sent each second or two, and the files of a certificate are read
-	// each five seconds.
-	soon        = 8 * time.Second
+	// each two seconds.
+	soon        = 5 * time.Second
 	tokenVolume = "token"
 )
 
@@ -245,7 +245,7 @@ func (n *node) claims(pod *corev1.Pod) (projector.Claims, error) {
 	return projector.ParseClaims(raw)
 }
 
-// renewed waits until every token was issued after the outage, and returns how long after its end each was swapped in.
+// renewed waits until every token was renewed after the outage, and returns how long after its end each was swapped in.
 func (n *node) renewed(over time.Time) []time.Duration {
 	n.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -258,10 +258,10 @@ func (n *node) renewed(over time.Time) []time.Duration {
 			if _, ok := fresh[pod.Name]; ok {
 				continue
 			}
-			// Issued in the second in which the outage ended, or later, and swapped in after it.
+			// Swapped in after the outage. What was held in it, and let go at its end, was issued before.
 			c, err := n.claims(pod)
 			info, err2 := os.Lstat(filepath.Join(n.volume(pod), "..data"))
-			if err == nil && err2 == nil && info.ModTime().After(over) && !c.Lifetime.Issued.Before(over.Truncate(time.Second)) {
+			if err == nil && err2 == nil && info.ModTime().After(over) && !c.Lifetime.Expired(time.Now()) {
 				fresh[pod.Name] = info.ModTime().Sub(over)
 			}
 		}
