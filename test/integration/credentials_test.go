@@ -125,12 +125,12 @@ func TestCertificateReplaced(t *testing.T) {
 	pod := w.pod("demo", "web")
 	w.waitPublished(pod)
 	r := startReader(time.Now, w.tokens(pod)...)
-	second := c.write(w, "second")
+	second, replaced := c.write(w, "second"), time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), soonAfterCredential)
 	defer cancel()
-	if _, err := w.api.WaitRequests(ctx, requestsOf(second), 1); err != nil {
-		t.Fatal(err)
-	}
+	requests, err := w.api.WaitRequests(ctx, requestsOf(second), 1)
+	check(t, err)
+	t.Logf("a token was requested with the new certificate %v after it was there", requests[0].Time.Sub(replaced))
 	eventually(t, "tokens by the new certificate", func() bool { return r.rotations() >= 2 })
 	r.stop(t)
 	d.Terminate()
