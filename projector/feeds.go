@@ -198,10 +198,13 @@ func (f podFeed) note(ctx context.Context, err error) error {
 
 // why words the error of a list or watch, "" for none, and says whether it is
 // news: that a version is too old to watch from is the reflector's daily
-// business, and the end of ctx is our own doing.
+// business, and the end of ctx is our own doing, but for silence.
 func why(ctx context.Context, err error) (text string, news bool) {
-	ended := ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSilent)
-	if ended || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
+	silent := errors.Is(context.Cause(ctx), errSilent)
+	if silent {
+		err = errSilent
+	}
+	if ctx.Err() != nil && !silent || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
 		return "", false
 	}
 	if err != nil {

@@ -108,3 +108,17 @@ func TestSilentWatch(t *testing.T) {
 		})
 	}
 }
+
+// TestSilenceIsNews: a request that is given up because nothing was heard is reported, one that ends with the daemon is not.
+func TestSilenceIsNews(t *testing.T) {
+	for name, tt := range map[string]struct {
+		cause error
+		want  string
+	}{"silent": {errSilent, errSilent.Error()}, "ended": {nil, ""}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(tt.cause)
+		if text, news := why(ctx, ctx.Err()); text != tt.want || news != (tt.want != "") {
+			t.Errorf("%s: %q, news %v", name, text, news)
+		}
+	}
+}
