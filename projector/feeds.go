@@ -54,7 +54,7 @@ func (r *runner) goWatch(ctx context.Context) {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", r.config.NodeName).String()
 	}
 	feed := podFeed{r.Projector}
-	r.reflect(ctx, "pods", &corev1.Pod{}, feed, &cache.ListWatch{
+	r.reflect(ctx, "pods", &corev1.Pod{}, feed, podWatch, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			narrow(&o)
 			list, err := pods.List(ctx, o)
@@ -78,7 +78,7 @@ func (r *runner) goWatchObject(ctx context.Context, ref ObjectRef) {
 	ctx, r.objects[ref] = context.WithCancel(ctx)
 	feed := objectFeed{r.Projector, ref, map[string]runtime.Object{}}
 	kind, access := r.objectAccess(ref)
-	r.reflect(ctx, ref.String(), kind, feed, &cache.ListWatch{
+	r.reflect(ctx, ref.String(), kind, feed, 0, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			ref.narrow(&o)
 			list, err := access.list(ctx, o)
@@ -133,13 +133,13 @@ func (r *runner) objectAccess(ref ObjectRef) (runtime.Object, objectAccess) {
 	return &corev1.ConfigMap{}, accessTo(c.CoreV1().ConfigMaps(ref.Namespace))
 }
 
-func (r *runner) reflect(ctx context.Context, name string, kind runtime.Object, store cache.ReflectorStore, lw *cache.ListWatch) {
+func (r *runner) reflect(ctx context.Context, name string, kind runtime.Object, store cache.ReflectorStore, lasting time.Duration, lw *cache.ListWatch) {
 	backoff := feedBackoff
-	pulse := &pulse{ReflectorStore: store, silent: func() {
-		r.config.Log.Warn("a watch is silent, and is opened anew", zap.String("watch", name), zap.Error(errSilent))
-	}}
-	lister := cache.ToListWatcherWithWatchListSemantics(pulse.guard(lw), r.config.Client)
-	reflector := cache.NewReflectorWithOptions(lister, kind, pulse, cache.ReflectorOptions{Name: name, Backoff: &backoff})
+	silent := func() {
+		r.config.Log.Warn("a watch has outlived its time, and is opened anew", zap.String("watch", name))
+	}
+	lister := cache.ToListWatcherWithWatchListSemantics(inTime(lw, lasting, silent), r.config.Client)
+	reflector := cache.NewReflectorWithOptions(lister, kind, store, cache.ReflectorOptions{Name: name, Backoff: &backoff})
 	r.feeds.Go(func() { reflector.RunWithContext(ctx) })
 }
 
