@@ -48,12 +48,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,crash,outages,churn ./test/e2e ./test/crash/... ./test/outages ./test/churn
+	$(GO) vet -tags e2e,crash,outages,churn,promises ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises
 	cd test/conformance && $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn ./...
+	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s) each
@@ -92,6 +92,10 @@ outages: ## measure outages of three minutes, of each kind, with 110 pods: a tab
 churn: FOR = 1h
 churn: ## LIVES (10000) pods come and go in an hour (FOR=1h), and nothing of the daemon may grow
 	$(GO) test -tags churn -count=1 -timeout 24h -v -run '^TestChurn$$' ./test/churn -for $(FOR) -lives $(LIVES)
+
+.PHONY: promises
+promises: ## each promise broken on purpose, a line at a time: a test must notice; minutes
+	$(GO) test -tags promises -count=1 -timeout 20m -v ./test/promises
 
 .PHONY: soak
 soak: ## SEEDS (2000) random histories, and 110 pods, of thirty days each in virtual time, on all processors

@@ -1,0 +1,67 @@
+package projector
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// cost is what a Projector spends on that many tokens while nothing is to be done for an hour.
+type cost struct {
+	goroutines int
+	turns      int64 // of the owner: whatever wakes it, a timer, a ticker or an event, makes one
+}
+
+func idle(t *testing.T, tokens int) (c cost) {
+	dir := memoryDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		root := openTestRoot(t, dir)
+		defer root.Close()
+		var turns atomic.Int64
+		system, issue := rotation.SystemClock(), &issuer{now: time.Now}
+		p, err := New(Config{NodeName: "node", Root: root, Mint: issue.mint, NoWatches: true, Sweep: 1000 * time.Hour,
+			Clock: func() rotation.Time { turns.Add(1); return system() }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		before := runtime.NumGoroutine()
+		go func() { ended <- p.Run(ctx) }()
+		var wishes []Wish
+		for n := range tokens {
+			pod := testPod(n, "vault", 1<<32) // due in 3 hours or later, as any token is that lives for a day or longer
+			pod.Spec.Volumes = pod.Spec.Volumes[1:]
+			wishes = append(wishes, Desired(pod, SelectAll))
+		}
+		p.Replace(wishes)
+		time.Sleep(time.Minute) // all are published, and the last jobs have ended
+		c.goroutines, c.turns = runtime.NumGoroutine()-before, turns.Load()
+		time.Sleep(time.Hour)
+		c.turns = turns.Load() - c.turns
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if issue.requests() != tokens {
+			t.Errorf("%d requests for %d tokens", issue.requests(), tokens)
+		}
+	})
+	return c
+}
+
+// TestNothingPerToken: tokens that are only held cost neither a goroutine nor a wake-up.
+func TestNothingPerToken(t *testing.T) {
+	few, many := idle(t, 2), idle(t, 500)
+	if many.goroutines > few.goroutines || many.turns > few.turns+2 { // the hour begins at another moment of a minute
+		t.Errorf("%+v for 2 tokens, %+v for 500", few, many)
+	}
+	if many.turns == 0 || many.turns > 70 || many.goroutines == 0 {
+		t.Errorf("%+v: a turn a minute at most, of at least one goroutine", many)
+	}
+}
