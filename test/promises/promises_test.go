@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long a test may take; one that hangs is no proof.
-const patience = "100s"
+const patience = "2m"
 
 // TestPromises breaks each promise, and each test that is to notice does. As the source is, all of them pass.
 func TestPromises(t *testing.T) {
@@ -46,6 +46,18 @@ func TestPromises(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNoProof: a break that nobody notices, and one that does not compile, are no proof.
+func TestNoProof(t *testing.T) {
+	const test = "TestServerClockElapsed"
+	for words, broken := range map[string]string{"nothing": "package rotation // the same", "the build": "package nothing"} {
+		m := mutation{words: words, file: "rotation/time.go", old: "package rotation", new: broken}
+		output, err := run(t.TempDir(), "rotation", []string{test}, "-overlay="+overlay(t, m))
+		if judge(test, output, err) == "" {
+			t.Errorf("to break %s was taken for a proof:\n%s", words, output)
+		}
 	}
 }
 

@@ -76,7 +76,7 @@ var promises = []promise{
 			`case !p.differs:`, `case false:`,
 			"atomicwriter", "TestUnchanged"},
 	}},
-	{"P5", "Nothing is deleted before the first list, nor what we did not make; a live directory stays", []mutation{
+	{"P5", "Nothing is deleted before the first list, nor at exit, nor what we did not make; a live directory stays", []mutation{
 		{"pods that are not known yet are removed", "projector/apply.go",
 			`case s.synced && (`, `case (`,
 			"projector", "TestNothingRemovedBeforeTheList"},
@@ -92,6 +92,15 @@ var promises = []promise{
 		return nil, err
 	}`,
 			"projector", "TestRuntimeDirectoryIsAdopted"},
+		{"the pods' directories are removed at exit", "projector/run.go",
+			`	r.disk.watch.close()
+	r.feeds.Wait()`,
+			`	r.disk.watch.close()
+	for uid := range r.state.pods {
+		_ = r.config.Root.removePod(string(uid))
+	}
+	r.feeds.Wait()`,
+			"test/integration", "TestRestart"},
 	}},
 	{"P6", "One failing pod, volume, object or hung request delays no other", []mutation{
 		{"any refusal is an outage", "projector/finish.go",
@@ -121,6 +130,10 @@ var promises = []promise{
 		{"foreign text is quoted as it is", "projector/mint.go",
 			`	s = jwtLike.ReplaceAllString(s, redacted)
 `, "", "projector", "TestMintRefused"},
+		{"the content of a file is logged", "projector/finish.go",
+			`s.log.Info("volume published", v.fields()...)`,
+			`s.log.Info("volume published", append(v.fields(), zap.ByteString("content", j.files[len(j.files)-1].Data))...)`,
+			"test/integration", "TestRestart"},
 	}},
 	{"P8", "Nothing a pod can do makes the daemon touch anything outside its directory, or block", []mutation{
 		{"links are followed", "atomicwriter/sys.go",
