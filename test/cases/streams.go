@@ -1,9 +1,11 @@
 package cases
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"time"
@@ -215,13 +217,15 @@ func tooLarge(w *World, ask func() metav1.Status) {
 func nearFuture(w *World) {
 	now, err := strconv.ParseUint(w.createConfigMap("a").ResourceVersion, 10, 64)
 	w.must(err)
-	var list *corev1.ConfigMapList
-	done := make(chan error, 1)
+	sent, wrote := context.WithCancel(w.Ctx)
+	defer wrote()
+	ctx := httptrace.WithClientTrace(w.Ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { wrote() }})
+	list, done := &corev1.ConfigMapList{}, make(chan error, 1)
 	go func() {
-		var err error
-		list, err = w.Client.CoreV1().ConfigMaps(w.NS).List(w.Ctx, metav1.ListOptions{ResourceVersion: fmt.Sprint(now + 20)})
-		done <- err
+		done <- w.Client.CoreV1().RESTClient().Get().Namespace(w.NS).Resource("configmaps").
+			Param("resourceVersion", fmt.Sprint(now+20)).MaxRetries(0).Do(ctx).Into(list) // the client would try a refused one again
 	}()
+	<-sent.Done()
 	for i := range 20 { // the changes of other cases may do as well
 		w.createConfigMap(fmt.Sprintf("b-%d", i))
 	}
