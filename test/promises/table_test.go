@@ -51,8 +51,8 @@ var promises = []promise{
 	}},
 	{"P3", "A failed refresh never removes or damages a token that is there", []mutation{
 		{"a refused token is forgotten", "projector/finish.go",
-			`		t.suspect = t.suspect || failed.ofServer()
-`, `		t.suspect = t.suspect || failed.ofServer()
+			`		t.suspect = t.suspect || failed.ofServer() && !t.blamed
+`, `		t.suspect = t.suspect || failed.ofServer() && !t.blamed
 		t.vanish()
 `,
 			"projector", "TestRefusedRefreshKeepsTheToken"},
@@ -109,7 +109,7 @@ var promises = []promise{
 `,
 			"projector", "TestRefusedAlone"},
 		{"hung requests keep their places until they time out", "projector/finish.go",
-			`				s.overtake(j.sent.Mono)
+			`				s.overtake(j.sent.Mono, failed == nil)
 `, "", "projector", "TestHungRequestIsGivenUp"},
 		{"a volume that cannot be projected takes its neighbours along", "projector/desired.go",
 			`		w.Volumes = append(w.Volumes, desiredVolume(pod, v))
