@@ -197,7 +197,7 @@ func (w *world) hearAnswer(f flight) {
 		w.noteHeard()
 	case f.misleads:
 		w.unheard = true
-	case !w.unheard && w.s.clock.Now(w.now).Sub(w.server()).Abs() < slack: // it was good enough
+	case !w.unheard && !w.s.clock.Doubtful(w.now) && w.s.clock.Now(w.now).Sub(w.server()).Abs() < slack: // it was good enough
 		w.told = reading{w.server(), w.now.Mono, w.now.Wall}
 	}
 }
