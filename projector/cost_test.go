@@ -58,10 +58,11 @@ func idle(t *testing.T, tokens int) (c cost) {
 // TestNothingPerToken: tokens that are only held cost neither a goroutine nor a wake-up.
 func TestNothingPerToken(t *testing.T) {
 	few, many := idle(t, 2), idle(t, 500)
-	if many.goroutines > few.goroutines || many.turns > few.turns+2 { // the hour begins at another moment of a minute
+	// Goroutines of earlier tests may end meanwhile, and the hour begins at another moment of a minute.
+	if many.goroutines > few.goroutines+10 || many.turns > few.turns+2 {
 		t.Errorf("%+v for 2 tokens, %+v for 500", few, many)
 	}
-	if many.turns == 0 || many.turns > 70 || many.goroutines == 0 {
-		t.Errorf("%+v: a turn a minute at most, of at least one goroutine", many)
+	if few.turns < 50 || few.turns > 70 {
+		t.Errorf("%d turns in an hour, want one a minute", few.turns)
 	}
 }
