@@ -86,7 +86,7 @@ crash: ## a publisher killed at each system call, the daemon killed KILLS (500) 
 
 .PHONY: outages
 outages: ## measure outages of three minutes, of each kind, with 110 pods: a table, in five minutes
-	$(GO) test -tags outages -count=1 -parallel 32 -timeout 20m -v ./test/outages
+	$(GO) test -tags outages -count=1 -timeout 20m -v ./test/outages
 
 .PHONY: churn
 churn: FOR = 1h
