@@ -52,9 +52,10 @@ func (w *world) judgeToken(t *liveToken, data, old string) {
 		w.fail("%v %s is no token that was made", t.key, t.path)
 	case made.request != t.request:
 		w.fail("%v %s is a token for something else", t.key, t.path)
+	case w.unheard || w.behind() >= slack: // nothing here can know how old it is
 	case made.life.Issued.Before(t.life.Issued) && !w.backed:
 		w.fail("%v %s is older than before", t.key, t.path)
-	case made.life.Expired(w.server()) && t.quiet+graceLost < w.at && !w.unheard && w.behind() < slack:
+	case made.life.Expired(w.server()) && t.quiet+graceLost < w.at:
 		w.fail("%v %s has expired before it came", t.key, t.path)
 	}
 	t.data, t.first = data, t.life == rotationNone
