@@ -136,7 +136,7 @@ func (w *world) judgeRequest(m *mintJob) {
 	server := w.server()
 	ahead := w.behind() < -slack/2
 	switch {
-	case t.life == rotationNone, t.doubted, t.life.Issued.After(server.Add(tokenLeeway - slack)):
+	case t.life == rotationNone, w.untimely(t):
 	case !server.Add(slack).Before(w.earliest(t)):
 	case w.at < w.troubled+longestRetryAfter+graceAlive, w.answered < w.troubled: // a probe, or what an outage has left
 	case w.unheard, w.disordered():
@@ -144,6 +144,11 @@ func (w *world) judgeRequest(m *mintJob) {
 	default:
 		w.fail("a needless request: %v %s of age %v, limit %v", t.key, t.path, server.Sub(t.life.Issued), t.life.Limit().Sub(t.life.Issued))
 	}
+}
+
+// untimely reports whether the token on disk was issued in the server's future, now or once: the daemon drops it.
+func (w *world) untimely(t *liveToken) bool {
+	return t.doubted || t.life.Issued.After(w.server().Add(tokenLeeway-slack))
 }
 
 // disordered reports whether answers from before and after a step of the server's

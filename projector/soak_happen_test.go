@@ -202,7 +202,7 @@ func (w *world) disrupt(e happening) {
 	w.moved = w.now.Mono
 	for _, t := range w.tokens() {
 		t.excused = true
-		t.doubted = t.doubted || t.life.Issued.After(w.server().Add(tokenLeeway-slack))
+		t.doubted = w.untimely(t)
 	}
 }
 
@@ -267,7 +267,7 @@ func (w *world) news(e happening) {
 				t.quiet = max(t.quiet, w.at)
 			}
 		}
-		w.content = map[string][]byte{"a": []byte("a"), "b": []byte("b")}[e.Kind]
+		w.content, w.renewed = map[string][]byte{"a": []byte("a"), "b": []byte("b")}[e.Kind], w.at
 	}
 	if w.upAt > 0 {
 		return

@@ -30,7 +30,7 @@ func (w *world) judgeSwap(p *publishJob, publish func()) {
 		case path == "more", !ok && old.data == "x": // somebody else's
 		case !ok:
 			w.fail("a swap removes %v %s", p.key, path)
-		case path == "ca.crt" && old.data != now.data && now.data != string(w.content) && quiet+graceAlive < w.at:
+		case path == "ca.crt" && old.data != now.data && now.data != string(w.content) && max(quiet, w.renewed)+graceAlive < w.at:
 			w.fail("a swap damages %v %s", p.key, path)
 		}
 	}
@@ -58,7 +58,7 @@ func (w *world) judgeToken(t *liveToken, data, old string) {
 	case made.life.Expired(w.server()) && t.quiet+graceLost < w.at:
 		w.fail("%v %s has expired before it came", t.key, t.path)
 	}
-	t.data, t.first = data, t.life == rotationNone
+	t.data, t.first = data, t.life == rotationNone || w.untimely(t)
 	t.life, t.adopted, t.doubted = made.life, time.Time{}, false
 }
 

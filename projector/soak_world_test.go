@@ -23,6 +23,7 @@ type world struct {
 	pods    map[int]*livePod
 	minted  map[string]issue // tokens that are on disk or on their way there
 	content []byte           // of every configMap; nil: there are none
+	renewed time.Duration    // true time when that last changed
 	faults  []happening      // of the server and of the disk; some are over
 	flights []flight
 	turned  time.Duration // Mono, when the owner last did
