@@ -4,16 +4,13 @@ package churn
 
 import (
 	"flag"
-	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/token-projector/token-projector/projector"
 	"github.com/token-projector/token-projector/test/daemontest"
 	"github.com/token-projector/token-projector/test/fakeapi"
 )
@@ -290,30 +287,4 @@ func (n *node) judge(l *life, i int) {
 	if fault := l.fault(); fault != "" {
 		n.t.Errorf("a %s, at its end: %s", l.kind.name, fault)
 	}
-}
-
-func (l *life) dir() string {
-	return filepath.Join(l.n.root, "pods", string(l.pod.UID), "volumes", "kubernetes.io~projected")
-}
-
-// fault says what is wrong with a pod's tokens, "" for nothing.
-func (l *life) fault() string {
-	for _, v := range l.pod.Spec.Volumes {
-		for _, source := range v.Projected.Sources {
-			if source.ServiceAccountToken == nil {
-				continue
-			}
-			raw, err := os.ReadFile(filepath.Join(l.dir(), v.Name, source.ServiceAccountToken.Path))
-			if err != nil {
-				return err.Error()
-			}
-			switch c, err := projector.ParseClaims(raw); {
-			case err != nil:
-				return err.Error()
-			case c.PodUID != l.pod.UID, c.Lifetime.Expired(time.Now()):
-				return fmt.Sprintf("%s: expires %v, of pod %s", source.ServiceAccountToken.Path, c.Lifetime.Expires, c.PodUID)
-			}
-		}
-	}
-	return ""
 }

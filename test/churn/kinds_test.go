@@ -4,10 +4,14 @@ package churn
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/token-projector/token-projector/projector"
 	"github.com/token-projector/token-projector/test/fakeapi"
 )
 
@@ -192,4 +196,30 @@ func (l *life) optional(pod *corev1.Pod) {
 // lack waits for a configMap that nobody makes, beside the injected volume, which is in order.
 func (l *life) lack(pod *corev1.Pod) {
 	project(pod, token("vault", "vault"), configMapSource("missing-"+pod.Name, false))
+}
+
+func (l *life) dir() string {
+	return filepath.Join(l.n.root, "pods", string(l.pod.UID), "volumes", "kubernetes.io~projected")
+}
+
+// fault says what is wrong with a pod's tokens, "" for nothing.
+func (l *life) fault() string {
+	for _, v := range l.pod.Spec.Volumes {
+		for _, source := range v.Projected.Sources {
+			if source.ServiceAccountToken == nil {
+				continue
+			}
+			raw, err := os.ReadFile(filepath.Join(l.dir(), v.Name, source.ServiceAccountToken.Path))
+			if err != nil {
+				return err.Error()
+			}
+			switch c, err := projector.ParseClaims(raw); {
+			case err != nil:
+				return err.Error()
+			case c.PodUID != l.pod.UID, c.Lifetime.Expired(time.Now()):
+				return fmt.Sprintf("%s: expires %v, of pod %s", source.ServiceAccountToken.Path, c.Lifetime.Expires, c.PodUID)
+			}
+		}
+	}
+	return ""
 }
