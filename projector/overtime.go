@@ -33,6 +33,7 @@ func inTime(lw *cache.ListWatch, lasting time.Duration, silent func()) *cache.Li
 	end := func() {} // of the latest watch
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			end() // a list follows on a watch that has ended, or was refused
 			ctx, cancel := context.WithTimeoutCause(ctx, maxListing, errSilent)
 			defer cancel()
 			return lw.ListWithContextFunc(ctx, o)

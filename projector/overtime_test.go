@@ -122,3 +122,36 @@ func TestSilenceIsNews(t *testing.T) {
 		}
 	}
 }
+
+// TestCutWatchIsNotSilent: a watch that is cut or refused before its time, after which no list succeeds, as in an outage, has not
+// outlived it.
+func TestCutWatchIsNotSilent(t *testing.T) {
+	for name, tt := range map[string]struct{ refused, silent bool }{
+		"cut": {}, "refused": {refused: true}, "a silent one": {silent: true}, // the planted one
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				given := 0
+				lw := inTime(&cache.ListWatch{
+					ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) { return nil, errors.New("out") },
+					WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
+						if tt.refused {
+							return nil, errors.New("out")
+						}
+						return watch.NewFake(), nil
+					},
+				}, podWatch, func() { given++ })
+				_, _ = lw.WatchWithContext(t.Context(), metav1.ListOptions{})
+				for range 200 {
+					if !tt.silent {
+						_, _ = lw.ListWithContext(t.Context(), metav1.ListOptions{})
+					}
+					time.Sleep(time.Second)
+				}
+				if given > 0 != tt.silent {
+					t.Errorf("%d given up", given)
+				}
+			})
+		})
+	}
+}
