@@ -403,6 +403,9 @@ func (r *Root) guardOne(at string, mode fs.FileMode) error {
 		return nil
 	}
 	dir, err := r.dir.Open(at)
+	if errors.Is(err, unix.ELOOP) { // one of the directories above is a link, which is replaced
+		return nil
+	}
 	if err != nil {
 		return err
 	}

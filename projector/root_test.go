@@ -392,12 +392,21 @@ func TestRootPaths(t *testing.T) {
 func TestRootVolumeReplacesWhatThePodPutThere(t *testing.T) {
 	outside := memoryDir(t)
 	write(t, outside+"/precious", "x")
+	open := memoryDir(t) // its directories are as those on the way to a volume
+	mkdir(t, open, "volumes/kubernetes.io~projected")
+	mkdir(t, open, "kubernetes.io~projected")
+	for _, d := range []string{"volumes", "volumes/kubernetes.io~projected", "kubernetes.io~projected"} {
+		if err := os.Chmod(filepath.Join(open, d), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, at := range map[string]string{
 		"pod": "", "volumes": "volumes", "plugin": "volumes/kubernetes.io~projected", "volume": "volumes/kubernetes.io~projected/v",
 	} {
 		for kind, put := range map[string]func(string){
-			"link": func(path string) { os.Symlink(outside, path) },
-			"file": func(path string) { write(t, path, "x") },
+			"link":                          func(path string) { os.Symlink(outside, path) },
+			"link to what others may write": func(path string) { os.Symlink(open, path) },
+			"file":                          func(path string) { write(t, path, "x") },
 		} {
 			dir := memoryDir(t)
 			r := openTestRoot(t, dir)
@@ -412,6 +421,11 @@ func TestRootVolumeReplacesWhatThePodPutThere(t *testing.T) {
 			}
 			if got := tree(t, outside); len(got) != 1 {
 				t.Fatalf("%s is a %s: outside there is %v", name, kind, got)
+			}
+			for at, what := range tree(t, open) {
+				if what != "drwxrwxrwx" {
+					t.Fatalf("%s is a %s: outside %s is %s", name, kind, at, what)
+				}
 			}
 			r.Close()
 		}
