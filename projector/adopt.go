@@ -15,6 +15,7 @@ func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]
 	wanted := s.end(v, now)
 	if f.err == nil {
 		v.known, v.whole, v.version = true, version.Name != "", version.Name
+		s.noteWatches(v, v.watch.blind)
 		for i, e := range version.Files {
 			p := published{sum: sums[i], mode: e.Mode, owner: e.Owner, from: unknownSource}
 			if _, ok := claims[e.Path]; ok {

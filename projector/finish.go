@@ -291,6 +291,7 @@ func (s *state) commit(v *volume, j *publishJob, r atomicwriter.Result, now rota
 	}
 	if !v.whole {
 		v.whole = true
+		s.noteWatches(v, v.watch.blind)
 		s.metrics.FirstProjection(now.Mono - v.seen)
 		s.log.Info("volume published", v.fields()...)
 	}

@@ -57,7 +57,7 @@ func (v *volume) unwatched() bool { return v.watch.blind != nil && v.whole && !v
 // noteWatches takes in, before they are the volume's own, why its watches could not be set; nil: they are.
 func (s *state) noteWatches(v *volume, why error) {
 	switch {
-	case why != nil && !s.blind:
+	case why != nil && !s.blind && v.whole: // one that is not published yet has nothing to watch
 		s.blind, s.watchAt = true, s.mono+watchRetry
 		s.log.Warn("no watches left; what is altered in volumes without one is found later, and watching is tried again every few seconds. "+
 			"Raise fs.inotify.max_user_watches, fs.inotify.max_user_instances, or the limit of open files", append(v.fields(), zap.Error(why))...)

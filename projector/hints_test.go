@@ -105,6 +105,30 @@ func TestTooFewWatches(t *testing.T) {
 	}
 }
 
+// TestUnwatchedBeforeItIsWhole: that a volume without watches cannot be published is not told as an end of their lack, and
+// a new beginning, at each attempt.
+func TestUnwatchedBeforeItIsWhole(t *testing.T) {
+	r := settled(t, 0, 0)
+	r.blind = func(Key) error { return unix.ENOSPC }
+	r.apply(lonePod(1, 86400))
+	r.until(isPublish)
+	r.broken = unix.EROFS
+	r.run(time.Minute)
+	if r.count(blindBegins) > 1 || r.count(blindEnds) > 0 {
+		t.Errorf("%d lines, %d ends, while it is not whole", r.count(blindBegins), r.count(blindEnds))
+	}
+	r.broken = nil
+	r.run(time.Minute)
+	if r.count(blindBegins) != 1 || r.count(blindEnds) != 0 {
+		t.Errorf("%d lines, %d ends, when it is whole", r.count(blindBegins), r.count(blindEnds))
+	}
+	r.blind = nil
+	r.run(time.Minute)
+	if r.count(blindBegins) != 1 || r.count(blindEnds) != 1 {
+		t.Errorf("%d lines, %d ends, when it is watched", r.count(blindBegins), r.count(blindEnds))
+	}
+}
+
 // publishes counts the publishes of that much time.
 func (r *rig) publishes(t *testing.T, d time.Duration) int {
 	t.Helper()
