@@ -22,7 +22,7 @@ import (
 // run wires everything and projects until ctx ends.
 func run(ctx context.Context, o *options, stderr io.Writer) error {
 	log := newLogger(o, stderr)
-	klog.SetLogger(zapr.NewLogger(log.Named("client-go")))
+	klog.SetLogger(zapr.NewLogger(clientLogger(log)))
 	log.Info("starting", zap.String("version", version), zap.String("node", o.nodeName),
 		zap.String("root", o.rootDir), zap.String("volumes", o.volumes))
 
@@ -182,6 +182,14 @@ func sayFilesystem(log *zap.Logger, o *options, root *projector.Root) {
 	} else {
 		log.Warn("root is not in memory; tokens are written to a disk", fields...)
 	}
+}
+
+// clientLogger is for client-go, which logs every attempt of every watch, and of reading a certificate that is not there:
+// of each message, one in a minute.
+func clientLogger(log *zap.Logger) *zap.Logger {
+	return log.Named("client-go").WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
+	}))
 }
 
 func newLogger(o *options, stderr io.Writer) *zap.Logger {
