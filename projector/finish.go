@@ -55,8 +55,8 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	if failed == nil {
 		s.refused = nil
 	}
-	// Any answer that is not of an outage ends it; one of refusals is ended by a success.
-	if failed == nil || !failed.ofServer() && !s.refusing {
+	// Any answer that is not of an outage ends it, if it is news; one of refusals is ended by a success.
+	if failed == nil || !failed.ofServer() && !s.refusing && !s.foreseen(&j.v.tokens[j.token]) {
 		hanging := !s.refusing // a server that refuses answers promptly
 		if s.outage.Succeeded(j.sent.Mono) {
 			s.release(failed == nil, now)
@@ -95,7 +95,11 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 			retryAfter = max(retryAfter, min((now.Mono-s.refusedAt)/refusedPatience, time.Minute))
 		}
 	}
-	if ofServer && s.outage.Failed(j.sent.Mono, now.Mono, retryAfter, t.suspect || t.blamed) {
+	if !ofServer && s.foreseen(t) {
+		if wanted {
+			s.hold(j.v, t)
+		}
+	} else if ofServer && s.outage.Failed(j.sent.Mono, now.Mono, retryAfter, t.suspect || t.blamed) {
 		if !wasOpen {
 			s.refusing = !failed.ofServer()
 			s.log.Warn("API server does not grant token requests; probing", zap.String("error", failed.Error()))

@@ -108,6 +108,13 @@ func (s *state) refusesAll(v *volume, now time.Duration) bool {
 	return s.refusing || len(s.refused) == refusedVolumes && now-s.refusedAt >= refusedFor
 }
 
+// foreseen reports whether a refusal of the token says nothing of the server's outage: it was refused before, as a server
+// may do without its storage, while others wait that were not.
+func (s *state) foreseen(t *token) bool {
+	return s.outage.Open() && !s.refusing && t.failures > 0 &&
+		slices.ContainsFunc(s.held, func(w want) bool { return w.t.failures == 0 })
+}
+
 // release ends an outage: every token that failed in it is tried at once, and
 // one that then fails again while the server answers is on its own.
 func (s *state) release(granted bool, now rotation.Time) {

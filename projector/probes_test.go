@@ -171,3 +171,61 @@ func TestProbesLeaveWhatIsNotWanted(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedBeforeTheOutage: pods that have long been refused are refused on by a server that can grant nothing, as one is
+// without its storage. That does not end the outage: one probe a second or two, and all are renewed when it is over.
+func TestRefusedBeforeTheOutage(t *testing.T) {
+	for _, refused := range []int{0, 1, 10} {
+		r := settled(t, 40, 3600)
+		others := r.good
+		r.answer = func(q Request) (Minted, error) {
+			if q.Audience == "refused" {
+				return refusing(403, 0)(q)
+			}
+			return others(q)
+		}
+		for n := range refused {
+			pod := lonePod(100+n, 3600)
+			pod.Spec.Volumes[0] = projected("extra", tokenSource("refused", 3600, "token"))
+			r.apply(pod)
+		}
+		r.run(30 * time.Minute)
+		for episode := range 2 {
+			others = refusing(500, 0)
+			r.run(70 * time.Minute)
+			before := len(r.requests)
+			r.run(time.Minute)
+			if n := len(r.requests) - before; !r.s.outage.Open() || n < 30 || n > 60 {
+				t.Errorf("%d refused, episode %d: out %v, %d requests in a minute", refused, episode, r.s.outage.Open(), n)
+			}
+			others = r.good
+			r.run(time.Duration(4+2*refused) * time.Second)
+			if snap := r.s.snapshot(r.now); snap.Tokens["fresh"] != 40 || r.s.outage.Open() {
+				t.Errorf("%d refused, episode %d: %v after its end, out %v", refused, episode, snap.Tokens, r.s.outage.Open())
+			}
+		}
+	}
+}
+
+// TestOnlyRefusedAreLeft: an outage ends by a refusal if those that waited for its end are gone.
+func TestOnlyRefusedAreLeft(t *testing.T) {
+	r := settled(t, 0, 0)
+	r.answer = refusing(403, 0)
+	r.apply(lonePod(0, 600))
+	r.apply(lonePod(1, 600))
+	r.run(time.Minute)
+	r.answer = func(q Request) (Minted, error) {
+		if q.PodUID == uid(2) {
+			return refusing(500, 0)(q)
+		}
+		return refusing(403, 0)(q)
+	}
+	r.apply(lonePod(2, 600))
+	if r.run(5 * time.Minute); !r.s.outage.Open() {
+		t.Fatal("there was no outage")
+	}
+	r.s.forget(uid(2), r.now)
+	if r.run(5 * time.Minute); r.s.outage.Open() || len(r.s.held) > 0 {
+		t.Errorf("out %v, %d held", r.s.outage.Open(), len(r.s.held))
+	}
+}
