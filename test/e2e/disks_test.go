@@ -102,7 +102,9 @@ func (n *node) shows(sample string) func() bool {
 
 func (n *node) expectLines(text string, want int) {
 	n.t.Helper()
-	if got := strings.Count(n.Output(), text); got != want {
+	count := func() int { return strings.Count(n.Output(), text) }
+	n.measure(fmt.Sprintf("%d log lines with %s", want, text), func() bool { return count() >= want })
+	if got := count(); got != want {
 		n.t.Errorf("%d log lines with %s, want %d", got, text, want)
 	}
 }
