@@ -35,7 +35,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 	bin/demo --daemon bin/token-projector --fake-apiserver bin/fake-apiserver --for $(FOR)
 
 .PHONY: test
-test: ## all tests but those of conformance, e2e and crash
+test: ## all tests but those of conformance, e2e, crash, outages, churn and promises
 	$(GO) test -race -shuffle=on -parallel 16 ./...
 
 .PHONY: lint
@@ -95,7 +95,7 @@ churn: ## LIVES (10000) pods come and go in an hour (FOR=1h), and nothing of the
 
 .PHONY: promises
 promises: ## each promise broken on purpose, a line at a time: a test must notice; minutes
-	$(GO) test -tags promises -count=1 -timeout 20m -v ./test/promises
+	$(GO) test -tags promises -count=1 -timeout 40m -v ./test/promises
 
 .PHONY: soak
 soak: ## SEEDS (2000) random histories, and 110 pods, of thirty days each in virtual time, on all processors
