@@ -89,13 +89,14 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 	wasOpen, retryAfter := s.outage.Open(), failed.RetryAfter
 	ofServer := failed.ofServer()
 	t.blamed = t.blamed && ofServer
-	if !ofServer && !t.suspect && s.refusesAll(j.v, now.Mono) {
+	foreseen := !ofServer && s.foreseen(t)
+	if !ofServer && !foreseen && !t.suspect && s.refusesAll(j.v, now.Mono) {
 		ofServer = true
 		if j.probe { // what is asked for beside the probes must not put them off
 			retryAfter = max(retryAfter, min((now.Mono-s.refusedAt)/refusedPatience, time.Minute))
 		}
 	}
-	if !ofServer && s.foreseen(t) {
+	if foreseen {
 		if wanted {
 			s.hold(j.v, t)
 		}

@@ -192,6 +192,12 @@ func TestRefusedBeforeTheOutage(t *testing.T) {
 		r.run(30 * time.Minute)
 		for episode := range 2 {
 			others = refusing(500, 0)
+			for !r.s.outage.Open() {
+				r.run(time.Second)
+			}
+			for n := range refused { // as if they had not all come at once, to be told from the rest by a probe
+				r.volume(extra(100 + n)).tokens[0].suspect = false
+			}
 			r.run(70 * time.Minute)
 			before := len(r.requests)
 			r.run(time.Minute)
