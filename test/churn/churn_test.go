@@ -88,8 +88,8 @@ func (n *node) churn(start time.Time) (samples []sample) {
 				samples = append(samples, n.sample())
 			}
 		}
-		n.t.Logf("after %v, %.0f TokenRequests; the least of this tenth: %s", time.Since(start).Round(time.Second), n.requests()-before,
-			least(samples[from:]).row())
+		n.t.Logf("after %v, %.0f TokenRequests; the least of %d samples: %s", time.Since(start).Round(time.Second), n.requests()-before,
+			len(samples)-from, least(samples[from:]).row())
 	}
 	return samples
 }
@@ -130,8 +130,8 @@ func (n *node) must(err error) {
 	}
 }
 
-// warm lets one pod of each kind come and go, and returns what is there at rest then: the least until idle
-// connections have been closed.
+// warm lets one pod of each kind come and go, and returns what is there at rest then, when idle connections have been
+// closed.
 func (n *node) warm() sample {
 	n.t.Helper()
 	for i := range kinds {
@@ -144,11 +144,8 @@ func (n *node) warm() sample {
 		return err == nil && len(events) > 0
 	})
 	n.endAll()
-	baseline := n.settle()
-	for end := time.Now().Add(idle); time.Now().Before(end); {
-		baseline = least([]sample{baseline, n.settle()})
-	}
-	return baseline
+	time.Sleep(idle)
+	return n.settle()
 }
 
 // settle takes the least of two seconds: a scrape and its connection are part of some samples and not of others.
@@ -193,7 +190,8 @@ func (n *node) endAll() {
 // restAsAt waits until what was there at rest is all that is there.
 func (n *node) restAsAt(baseline sample) {
 	n.t.Helper()
-	slack := sample{sockets: 2} // which connections are kept beside those of the watches, chance decides
+	// Which connections are kept beside those of the watches, chance decides, and not each of them has two goroutines.
+	slack := sample{sockets: 2, goroutines: 2}
 	deadline := time.Now().Add(2 * idle)
 	for {
 		now := n.settle()

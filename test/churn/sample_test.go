@@ -14,11 +14,15 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// sample counts what the daemon has now.
+// sample counts what the daemon has now: once more if connections come or go meanwhile, for what is subtracted for them
+// would be wrong.
 func (n *node) sample() sample {
 	n.t.Helper()
 	s := n.descriptors()
 	families := n.daemon.Scrape()
+	if n.descriptors()[sockets] != s[sockets] {
+		return n.sample()
+	}
 	s[goroutines] = sum(families["go_goroutines"]) - 2*s[sockets] // one reads a connection, one writes it
 	s[heapBytes] = sum(families["go_memstats_heap_alloc_bytes"])
 	s[heapObjects] = sum(families["go_memstats_heap_objects"])
