@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,8 +95,10 @@ func TestWatchKeepsTheRootPrivate(t *testing.T) {
 		r := openTestRoot(t, dir)
 		defer r.Close()
 		ctx, cancel := context.WithCancel(t.Context())
+		var watching sync.WaitGroup
+		defer watching.Wait()
 		defer cancel()
-		go r.watch(ctx, func() { t.Error("the root is lost") })
+		watching.Go(func() { r.watch(ctx, func() { t.Error("the root is lost") }) })
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
