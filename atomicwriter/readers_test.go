@@ -137,7 +137,7 @@ func TestReaders(t *testing.T) {
 		dir, d := volume(t)
 		publish(t, d, Written, numbered(1), at(1))
 		r := startReaders(dir)
-		const publishes = 2000
+		const publishes = 1000
 		var stale []string
 		for i := 2; i < publishes && len(r.anomaly) == 0; i++ {
 			stale = must(d.Publish(numbered(i), at(i)))(t).Stale
