@@ -144,7 +144,7 @@ func (n *node) warm() sample {
 		return err == nil && len(events) > 0
 	})
 	n.endAll()
-	time.Sleep(idle)
+	time.Sleep(idle) // nothing tells that a connection was closed
 	return n.settle()
 }
 
