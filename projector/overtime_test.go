@@ -148,6 +148,7 @@ func TestCutWatchIsNotSilent(t *testing.T) {
 					}
 					time.Sleep(time.Second)
 				}
+				synctest.Wait()
 				if given > 0 != tt.silent {
 					t.Errorf("%d given up", given)
 				}
