@@ -81,14 +81,16 @@ func TestFaultsOfTheRootOverlap(t *testing.T) {
 
 // TestFaultOfAVolumeIsItsOwn: what says nothing of the root is said of the volume.
 func TestFaultOfAVolumeIsItsOwn(t *testing.T) {
-	r := settled(t, 0, 0)
-	r.broken = errors.New("too big")
-	r.apply(lonePod(0, 600))
-	r.apply(lonePod(1, 600))
-	r.run(time.Minute)
-	r.broken = nil
-	r.run(time.Minute)
-	if r.count("volume is not as wanted") != 2 || r.count("volume is in order again") != 2 || r.says(faultEnds) {
-		t.Errorf("%s", r.logged.String())
+	for _, fault := range []error{errors.New("too big"), &fs.PathError{Op: "renameat", Path: "token", Err: unix.ENOTEMPTY}} {
+		r := settled(t, 0, 0)
+		r.broken = fault
+		r.apply(lonePod(0, 600))
+		r.apply(lonePod(1, 600))
+		r.run(time.Minute)
+		r.broken = nil
+		r.run(time.Minute)
+		if r.count("volume is not as wanted") != 2 || r.count("volume is in order again") != 2 || r.says(faultEnds) {
+			t.Errorf("%v: %s", fault, r.logged.String())
+		}
 	}
 }

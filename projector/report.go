@@ -3,6 +3,7 @@ package projector
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -50,12 +51,15 @@ func (s *state) say(v *volume) {
 	}
 }
 
+// faultsOfTheRoot are the errors of the kernel that no pod causes in its own directory alone.
+var faultsOfTheRoot = []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, unix.EMFILE, unix.ENFILE}
+
 // blame takes in how the latest disk job of a volume or pod has ended: for want of space, say. *fault is by which error
 // of the kernel it failed, "" for none. Each is logged when it begins, with the first that it met, and when it
 // has let go of all: a full disk fails a hundred volumes at once. It reports whether err is of that kind.
 func (s *state) blame(fault *string, err error, fields func() []zap.Field) bool {
 	is := ""
-	if errno, ok := errors.AsType[unix.Errno](err); ok {
+	if errno, ok := errors.AsType[unix.Errno](err); ok && slices.Contains(faultsOfTheRoot, errno) {
 		is = errno.Error()
 	}
 	was := *fault
