@@ -36,7 +36,8 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 
 .PHONY: test
 test: ## all tests but those of conformance, e2e, crash, outages, churn and promises
-	$(GO) test -race -shuffle=on -parallel 16 ./...
+	@# many tests wait, so more of them run than there are processors
+	$(GO) test -race -shuffle=on -p 4 -parallel 16 ./...
 
 .PHONY: lint
 lint: gofmt vet staticcheck ## gofmt, go vet, staticcheck

@@ -58,14 +58,13 @@ func dirsOf(d *Dir, o Options) dirAttrs {
 
 // wanted is a File checked and settled.
 type wanted struct {
-	path   string
-	data   []byte // from the File, or carried over
-	sum    [32]byte
-	keep   bool // and data is nil until it is found
-	found  bool
-	mode   uint32
-	owner  Owner
-	number int // of the File
+	path  string
+	data  []byte // from the File, or carried over
+	sum   [32]byte
+	keep  bool // and data is nil until it is found
+	found bool
+	mode  uint32
+	owner Owner
 }
 
 var publications = sync.Pool{New: func() any { return new(publication) }}
@@ -119,7 +118,6 @@ func (p *publication) plan(files []File) error {
 		if total += len(w.data); total > MaxVersion {
 			return fmt.Errorf("%d bytes up to path %.300q: %w", total, w.path, ErrTooBig)
 		}
-		w.number = i
 		p.result.Sums[i] = w.sum
 		p.want = append(p.want, w)
 	}

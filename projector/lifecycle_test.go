@@ -422,6 +422,26 @@ func TestStaleVersionsAreSwept(t *testing.T) {
 	}
 }
 
+// TestYoungVersionsStay: a reader may still be in a version that was replaced a moment ago, whatever else there is to do.
+func TestYoungVersionsStay(t *testing.T) {
+	r := newRig(t)
+	r.apply(testPod(1, "", 0))
+	r.touchCA()
+	r.drain()
+	r.s.touch(rootCA, map[string][]byte{"ca.crt": []byte("new")}, r.now)
+	r.drain()
+	for _, pause := range []time.Duration{staleAge - 1, 1} { // the next version is stale when the first may go
+		r.pass(pause)
+		r.s.touch(rootCA, map[string][]byte{"ca.crt": []byte(pause.String())}, r.now)
+		jobs := r.turn()
+		want := map[time.Duration][]string{1: {"..v1"}}[pause]
+		if len(jobs) != 1 || !slices.Equal(jobs[0].publish.sweep, want) {
+			t.Fatalf("%v later: %+v", pause, jobs)
+		}
+		r.drain()
+	}
+}
+
 // TestHintOfADescriptor finds its volume, also when it came before the job ended
 // that made the watch.
 func TestHintOfADescriptor(t *testing.T) {
