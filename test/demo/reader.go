@@ -7,11 +7,11 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -221,19 +221,20 @@ func (r *reader) readOne(ctx context.Context, t *track) {
 }
 
 // podAlive asks the API itself. Asked after a failed read, a yes means that
-// the pod was there when the read failed; the watch may not have told yet.
+// the pod was there when the read failed; the watch may not have told yet. It
+// asks with a list, because the Node authorizer refuses a node that gets a pod
+// which is just gone: no relationship is left between the two.
 func (r *reader) podAlive(ctx context.Context, t *track) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	namespace, name, _ := strings.Cut(t.pod, "/")
-	pod, err := r.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
+	pods, err := r.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{FieldSelector: ofNode + ",metadata.name=" + name})
 	if err != nil {
 		return false, err
 	}
-	return pod.UID == types.UID(t.uid) && !finished(pod, time.Now()), nil
+	return slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool {
+		return pod.UID == types.UID(t.uid) && !finished(&pod, time.Now())
+	}), nil
 }
 
 func (r *reader) volumeDir(t *track) string {

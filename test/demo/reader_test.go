@@ -11,9 +11,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/token-projector/token-projector/test/fakeapi"
 )
 
 func podWithToken() *corev1.Pod {
@@ -134,5 +138,43 @@ func TestLsIsShownOnce(t *testing.T) {
 	}
 	if strings.Contains(printed.String(), string(token)) {
 		t.Error("the token is printed")
+	}
+}
+
+// The server must let the node ask after a pod, one that is gone as well: the
+// Node authorizer forbids it to get that one.
+func TestPodAliveIsAskedAsTheNode(t *testing.T) {
+	server, err := fakeapi.Start(fakeapi.Options{Node: nodeName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	config, err := server.UserConfig("system:node:"+nodeName, "system:nodes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, err := fakeapi.Create(server, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "app", Image: "example.com/app"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, tr := newReader(client, t.TempDir(), nil), &track{pod: "default/web", uid: string(pod.UID)}
+	if alive, err := r.podAlive(t.Context(), tr); err != nil || !alive {
+		t.Errorf("a pod that is there: alive %v, %v", alive, err)
+	}
+	if err := server.Delete(pod, *metav1.NewDeleteOptions(0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("get a pod that is gone: %v, want: forbidden", err)
+	}
+	if alive, err := r.podAlive(t.Context(), tr); err != nil || alive {
+		t.Errorf("a pod that is gone: alive %v, %v", alive, err)
 	}
 }
