@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/token-projector/token-projector/test/fakeapi"
@@ -21,14 +22,32 @@ import (
 var harms = map[string]func(path string) error{
 	"deleted":   os.RemoveAll,
 	"chmodded":  func(path string) error { return os.Chmod(path, 0o711) },
-	"a symlink": func(path string) error { return errors.Join(os.RemoveAll(path), os.Symlink("/etc", path)) },
-	"a FIFO":    func(path string) error { return errors.Join(os.RemoveAll(path), syscall.Mkfifo(path, 0o644)) },
+	"a symlink": func(path string) error { return replace(path, func(by string) error { return os.Symlink("/etc", by) }) },
+	"a FIFO": func(path string) error {
+		return replace(path, func(by string) error { return syscall.Mkfifo(by, 0o644) })
+	},
 	"altered": func(path string) error {
 		if info, err := os.Stat(path); err != nil || !info.IsDir() {
 			return errors.Join(err, os.WriteFile(path, []byte("altered"), 0o644))
 		}
-		return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o755)) // made anew, empty
+		return replace(path, func(by string) error { return os.Mkdir(by, 0o755) }) // made anew, empty
 	},
+}
+
+// replace puts what made makes in the place of path, in one step: were path gone for a moment, a daemon that repairs could
+// be there first.
+func replace(path string, made func(by string) error) error {
+	root, _, _ := strings.Cut(path, "/pods/")
+	dir, err := os.MkdirTemp(filepath.Dir(root), "harm-") // beside the root: on its file system, and not in it
+	if err != nil {
+		return err
+	}
+	by := filepath.Join(dir, "by")
+	err = made(by)
+	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, by, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	}
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // objects are the parts of a volume, by their path from its directory; detaches are those that take the directory with them.
