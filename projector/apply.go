@@ -277,13 +277,18 @@ func (s *state) orphans(found map[types.UID]bool, now rotation.Time) {
 	}
 }
 
-// unwatchable takes in why the pods cannot be watched, or that they can, which is "".
-func (s *state) unwatchable(why string) {
+// unwatchable takes in why the pods cannot be watched, or that they can, which is "", and what can be done about it. An
+// advice is news also when something else was wrong before: the server is not reachable yet, say, and then refuses.
+func (s *state) unwatchable(why, advice string) {
 	switch {
+	case why != "" && advice != "" && advice != s.podsHelp:
+		s.log.Error("pods cannot be watched; serving those known so far, and trying on", zap.String("error", why), zap.String("advice", advice))
+		s.podsHelp = advice
 	case why != "" && s.podsErr == "":
 		s.log.Warn("pods cannot be watched; serving those known so far", zap.String("error", why))
 	case why == "" && s.podsErr != "":
 		s.log.Info("pods are watched again")
+		s.podsHelp = ""
 	}
 	s.podsErr = why
 }

@@ -191,7 +191,11 @@ func (podFeed) Resync() error { return nil }
 // note passes on why the pods cannot be watched, or that they can.
 func (f podFeed) note(ctx context.Context, err error) error {
 	if why, news := why(ctx, err); news {
-		f.send(func(s *state, _ rotation.Time) { s.unwatchable(why) })
+		advice := ""
+		if err != nil {
+			advice = f.config.Advice(err)
+		}
+		f.send(func(s *state, _ rotation.Time) { s.unwatchable(why, advice) })
 	}
 	return err
 }

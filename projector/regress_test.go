@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,16 +105,37 @@ func TestChangedTokenSources(t *testing.T) {
 	}
 }
 
-// TestUnwatchablePodsAreSaidOnce, and that it is over.
+// TestUnwatchablePodsAreSaidOnce, and that it is over; what can be done about it is said whenever that has become another
+// thing, also when the server could not be reached before.
 func TestUnwatchablePodsAreSaidOnce(t *testing.T) {
 	r := settled(t, 1, 600)
-	for range 3 {
-		r.s.unwatchable("connection refused")
+	said := func(text string) int { return strings.Count(r.logged.String(), text) }
+	want := func(when string, counts map[string]int) {
+		t.Helper()
+		for text, n := range counts {
+			if got := said(text); got != n {
+				t.Errorf("%s: %q is said %d times, want %d:\n%s", when, text, got, n, r.logged.String())
+			}
+		}
 	}
-	r.s.unwatchable("")
-	r.s.unwatchable("")
-	if !r.says("connection refused") || !r.says("pods are watched again") || r.s.podsErr != "" {
-		t.Errorf("log: %s", r.logged.String())
+	for range 3 {
+		r.s.unwatchable("connection refused", "")
+	}
+	want("no server", map[string]int{"connection refused": 1, "advice": 0})
+	for range 3 {
+		r.s.unwatchable("forbidden", "upgrade")
+		r.s.unwatchable("connection reset", "")
+	}
+	want("refused", map[string]int{"connection": 1, "forbidden": 1, "upgrade": 1})
+	r.s.unwatchable("forbidden", "grant")
+	want("refused otherwise", map[string]int{"forbidden": 2, "upgrade": 1, "grant": 1, "watched again": 0})
+	r.s.unwatchable("", "")
+	r.s.unwatchable("", "")
+	want("over", map[string]int{"forbidden": 2, "watched again": 1})
+	r.s.unwatchable("forbidden", "grant")
+	want("again", map[string]int{"forbidden": 3, "grant": 2, "watched again": 1})
+	if r.s.podsErr != "forbidden" {
+		t.Errorf("%q", r.s.podsErr)
 	}
 }
 

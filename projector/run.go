@@ -60,6 +60,11 @@ type Config struct {
 	// the containers that still run. False: it is removed when the pod is gone.
 	AwaitStopped bool
 
+	// Advice says what an operator can do about an error of listing or watching the
+	// node's pods; "": nothing that is known. It is logged beside the error, and
+	// anew when it has become another. It may be called from any goroutine. Nil: none.
+	Advice func(error) string
+
 	// Events tells pods what is wrong with their volumes, and when it no longer is.
 	// It must not block, and is to aggregate and limit what it is given, as
 	// client-go's does. Nil: nobody is told.
@@ -108,6 +113,9 @@ func (c *Config) defaults() {
 	}
 	if c.PodSelector == nil {
 		c.PodSelector = labels.Everything()
+	}
+	if c.Advice == nil {
+		c.Advice = func(error) string { return "" }
 	}
 	if c.Clock == nil {
 		c.Clock = rotation.SystemClock()

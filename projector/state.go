@@ -65,6 +65,7 @@ type state struct {
 	watchAt  time.Duration        // Mono, when to try such a volume again
 	unowned  bool                 // some owner was refused; said once
 	podsErr  string               // why pods cannot be watched; ""
+	podsHelp string               // what was said that can be done about it; ""
 	faults   map[string]int       // of the root: how many volumes and pods suffer from each; see blame
 	unlooked map[string]bool      // failures of look-ups, by label; said once
 	stray    map[int]bool         // descriptors of which a hint came before the job that made them ended

@@ -163,9 +163,9 @@ func TestLacks(t *testing.T) {
 		}
 	}
 	says(1, "no list", "the pod has not come yet")
-	r.s.unwatchable("connection refused")
+	r.s.unwatchable("connection refused", "")
 	says(1, "no watch", "pods cannot be watched: connection refused")
-	r.s.unwatchable("")
+	r.s.unwatchable("", "")
 	r.s.replace(nil, r.now)
 	says(1, "not listed", "is not, or no longer, among")
 	r.apply(testPod(1, "vault", 600))

@@ -13,7 +13,6 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/transport"
 )
@@ -32,40 +31,6 @@ const (
 
 // No transport is there yet that reads it.
 func init() { transport.CertCallbackRefreshDuration = certificateEvery }
-
-// restConfig is the daemon's credential: a kubeconfig's, or that of its own
-// pod, with which it may do only what the node may: the API server lets the
-// account impersonate the one node that its token is bound to
-// (constrained impersonation, on by default since Kubernetes 1.36). Only the
-// user name is set; the server adds the groups.
-func restConfig(o *options) (*rest.Config, error) {
-	if o.kubeconfig != "" {
-		c, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
-		if err != nil {
-			return nil, fmt.Errorf("--kubeconfig %s: %w", o.kubeconfig, err)
-		}
-		rereadToken(c)
-		return c, nil
-	}
-	c, err := rest.InClusterConfig()
-	if err != nil {
-		return nil, fmt.Errorf("no --kubeconfig, and not in a pod: %w", err)
-	}
-	c.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + o.nodeName}
-	rereadToken(c)
-	return c, nil
-}
-
-// rereadToken has a token file read again after each 401. Otherwise client-go
-// would send what it has read for up to 50 s, whatever the server says to it.
-func rereadToken(c *rest.Config) {
-	if c.BearerTokenFile == "" {
-		return
-	}
-	source := transport.NewCachedFileTokenSource(c.BearerTokenFile)
-	c.BearerToken, c.BearerTokenFile = "", ""
-	c.Wrap(transport.ResettableTokenSourceWrapTransport(source))
-}
 
 // common sets what both clients share.
 func common(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) *rest.Config {

@@ -18,6 +18,7 @@ import (
 // options is the command line of run.
 type options struct {
 	nodeName       string
+	identity       string // --identity, or what --kubeconfig makes of it
 	kubeconfig     string
 	rootDir        string
 	volumes        string
@@ -37,7 +38,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f.SortFlags = false
 	f.Usage = func() {}
 	f.StringVar(&o.nodeName, "node-name", "", "node whose pods are served (default $NODE_NAME)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig with the node's credentials, of which the files that it names are read again when they change (default: in-cluster, impersonating the node)")
+	f.StringVar(&o.identity, "identity", "", "who the daemon is to the API server: impersonate-node, its node, by its own pod's token (Kubernetes 1.36 or newer); kubeconfig, whoever --kubeconfig names; service-account, its own pod's account, which nothing ties to the node (default impersonate-node, with --kubeconfig kubeconfig)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig with the node's credentials, of which the files that it names are read again when they change")
 	f.StringVar(&o.rootDir, "root-dir", "/run/token-projector", "directory for everything published; best on tmpfs")
 	f.StringVar(&o.volumes, "volumes", string(projector.SelectAll), "which projected token volumes to serve: all, or unmounted, those no container mounts")
 	f.StringVar(&o.podSelector, "pod-selector", "", "label selector of the pods to take on; one that is served stays so (default: every pod of the node)")
@@ -86,7 +88,7 @@ func (o *options) validate() error {
 	if o.maxInFlight < 1 || o.maxInFlight > 1000 {
 		return fmt.Errorf("--max-in-flight %d: must be from 1 to 1000", o.maxInFlight)
 	}
-	return cmp.Or(address("--metrics-address", o.metricsAddress), address("--health-address", o.healthAddress), o.validateLog())
+	return cmp.Or(o.validateIdentity(), address("--metrics-address", o.metricsAddress), address("--health-address", o.healthAddress), o.validateLog())
 }
 
 func (o *options) validateLog() error {

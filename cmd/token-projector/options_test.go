@@ -19,7 +19,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := options{
-		nodeName: "node-7", rootDir: "/run/token-projector", volumes: "all", maxInFlight: 16,
+		nodeName: "node-7", identity: "impersonate-node", rootDir: "/run/token-projector", volumes: "all", maxInFlight: 16,
 		metricsAddress: "127.0.0.1:9477", healthAddress: "127.0.0.1:9478", logLevel: "info", logFormat: "json",
 	}
 	got := *o
@@ -36,26 +36,48 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestParseIdentity: without the flag, whoever gives a kubeconfig wants to be whom it names.
+func TestParseIdentity(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                     "impersonate-node",
+		"--kubeconfig f":                       "kubeconfig",
+		"--identity impersonate-node":          "impersonate-node",
+		"--identity kubeconfig --kubeconfig f": "kubeconfig",
+		"--identity service-account":           "service-account",
+	} {
+		o, err := parse(append([]string{"--node-name", "n"}, strings.Fields(args)...), noEnv)
+		if err != nil {
+			t.Errorf("%q: %v", args, err)
+		} else if o.identity != want {
+			t.Errorf("%q: identity %s, want %s", args, o.identity, want)
+		}
+	}
+}
+
 // TestMisuse: one clear line on stderr that names what is wrong, exit 2.
 func TestMisuse(t *testing.T) {
 	for args, names := range map[string]string{
-		"run":                                        "NODE_NAME",
-		"run --node-name Node_1":                     "--node-name",
-		"run --node-name n --volumes some":           "--volumes",
-		"run --node-name n --root-dir run":           "--root-dir",
-		"run --node-name n --root-dir /":             "--root-dir",
-		"run --node-name n --max-in-flight 0":        "--max-in-flight",
-		"run --node-name n --max-in-flight x":        "--max-in-flight",
-		"run --node-name n --pod-selector a=(":       "--pod-selector",
-		"run --node-name n --metrics-address 9477":   "--metrics-address",
-		"run --node-name n --health-address :99999":  "--health-address",
-		"run --node-name n --health-address nowhere": "--health-address",
-		"run --node-name n --log-level loud":         "--log-level",
-		"run --node-name n --log-level panic":        "--log-level",
-		"run --node-name n --log-format xml":         "--log-format",
-		"run --node-name n --colour red":             "--colour",
-		"run --node-name n extra":                    "extra",
-		"project":                                    "project",
+		"run":                               "NODE_NAME",
+		"run --node-name Node_1":            "--node-name",
+		"run --node-name n --identity root": "impersonate-node, kubeconfig, service-account",
+		"run --node-name n --identity kubeconfig":                      "--kubeconfig, or in a pod use impersonate-node or service-account",
+		"run --node-name n --identity impersonate-node --kubeconfig f": "--identity impersonate-node is by the credential of the daemon's own pod, and --kubeconfig names another one: leave one of the two flags out",
+		"run --node-name n --identity service-account --kubeconfig f":  "--identity service-account is by the credential of the daemon's own pod, and --kubeconfig names another one: leave one of the two flags out",
+		"run --node-name n --volumes some":                             "--volumes",
+		"run --node-name n --root-dir run":                             "--root-dir",
+		"run --node-name n --root-dir /":                               "--root-dir",
+		"run --node-name n --max-in-flight 0":                          "--max-in-flight",
+		"run --node-name n --max-in-flight x":                          "--max-in-flight",
+		"run --node-name n --pod-selector a=(":                         "--pod-selector",
+		"run --node-name n --metrics-address 9477":                     "--metrics-address",
+		"run --node-name n --health-address :99999":                    "--health-address",
+		"run --node-name n --health-address nowhere":                   "--health-address",
+		"run --node-name n --log-level loud":                           "--log-level",
+		"run --node-name n --log-level panic":                          "--log-level",
+		"run --node-name n --log-format xml":                           "--log-format",
+		"run --node-name n --colour red":                               "--colour",
+		"run --node-name n extra":                                      "extra",
+		"project":                                                      "project",
 	} {
 		t.Setenv("NODE_NAME", "")
 		var stdout, stderr bytes.Buffer
@@ -89,7 +111,8 @@ func TestCannotStart(t *testing.T) {
 		args  []string
 		names string
 	}{
-		"no cluster":    {nil, "--kubeconfig"},
+		"no cluster":    {nil, "--identity impersonate-node needs the credential of a pod; elsewhere give --kubeconfig"},
+		"no pod":        {[]string{"--identity", "service-account"}, "--identity service-account needs the credential of a pod; elsewhere give --kubeconfig"},
 		"no kubeconfig": {[]string{"--kubeconfig", t.TempDir() + "/none"}, "none"},
 		"no address":    {[]string{"--metrics-address", "203.0.113.1:1"}, "metrics"},
 	} {

@@ -23,8 +23,9 @@ import (
 func run(ctx context.Context, o *options, stderr io.Writer) error {
 	log := newLogger(o, stderr)
 	klog.SetLogger(zapr.NewLogger(clientLogger(log)))
-	log.Info("starting", zap.String("version", version), zap.String("node", o.nodeName),
+	log.Info("starting", zap.String("version", version), zap.String("node", o.nodeName), zap.String("identity", o.identity),
 		zap.String("root", o.rootDir), zap.String("volumes", o.volumes))
+	o.warnOfIdentity(log)
 
 	m, h := metrics.New(version, revision()), &health{}
 	m.ObserveClientGo()
@@ -60,7 +61,7 @@ func project(ctx context.Context, o *options, log *zap.Logger, m *metrics.Metric
 	clock := rotation.SystemClock()
 	c := projector.Config{
 		NodeName: o.nodeName, PodSelector: o.selector, Selection: projector.Selection(o.volumes),
-		MaxInFlight: o.maxInFlight, Clock: clock, Metrics: m, Log: log,
+		MaxInFlight: o.maxInFlight, Advice: o.advice, Clock: clock, Metrics: m, Log: log,
 	}
 	if err := connect(ctx, &c, o, h); err != nil {
 		return err
