@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -98,10 +97,12 @@ func (e *MintError) ofServer() bool {
 	return e.Code == 0 || e.Code == http.StatusUnauthorized || e.Code == http.StatusTooManyRequests || e.Code >= 500
 }
 
-// asMintError turns any error of a Mint into a MintError.
+// asMintError turns any error of a Mint into a MintError. Whoever wrote the Mint, what it says is scrubbed.
 func asMintError(err error) *MintError {
 	if e, ok := errors.AsType[*MintError](err); ok {
-		return e
+		scrubbed := *e
+		scrubbed.Message = scrub(e.Message)
+		return &scrubbed
 	}
 	return &MintError{Message: scrub(err.Error())}
 }
@@ -157,20 +158,6 @@ func clientError(ctx context.Context, err error) *MintError {
 		return &MintError{Message: "no answer: " + ctx.Err().Error()}
 	}
 	return &MintError{Message: "no usable answer: " + scrub(err.Error())}
-}
-
-// A JWT in a text that is not ours. Long enough not to hit host names.
-var jwtLike = regexp.MustCompile(`[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}(\.[A-Za-z0-9_-]*)?`)
-
-const maxMessage = 512
-
-// scrub makes a foreign text fit for a log: without tokens and bounded.
-func scrub(s string) string {
-	s = jwtLike.ReplaceAllString(s, redacted)
-	if len(s) > maxMessage {
-		s = s[:maxMessage] + "…"
-	}
-	return s
 }
 
 // minted takes the token out of an answer and refuses what no reader could use.

@@ -301,9 +301,13 @@ func TestMintedLifetime(t *testing.T) {
 }
 
 func TestAsMintError(t *testing.T) {
-	own := &MintError{Code: 403, Message: "m"}
-	if got := asMintError(fmt.Errorf("wrapped: %w", own)); got != own {
+	own := MintError{Code: 403, RetryAfter: time.Second, Message: "m"}
+	if got := asMintError(fmt.Errorf("wrapped: %w", &own)); *got != own {
 		t.Errorf("%+v", got)
+	}
+	own.Message = "refused: " + altered(nil)
+	if got := asMintError(&own); got.Message != "refused: [token]" || got.Code != 403 || !strings.Contains(own.Message, "eyJ") {
+		t.Errorf("another's Mint: %+v", got)
 	}
 	got := asMintError(errors.New("dial with " + altered(nil)))
 	if got.Code != 0 || got.Error() != "dial with [token]" || !got.ofServer() {

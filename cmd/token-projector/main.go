@@ -21,6 +21,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/pflag"
+
+	"github.com/token-projector/token-projector/projector"
 )
 
 // version is set by the linker.
@@ -69,7 +71,7 @@ func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return misuse(stderr, err)
 	}
 	if err := run(ctx, o, stderr); err != nil {
-		fmt.Fprintf(stderr, "token-projector: %v\n", err)
+		fmt.Fprintf(stderr, "token-projector: %s\n", projector.Scrub(err.Error()))
 		return 1
 	}
 	return 0

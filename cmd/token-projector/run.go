@@ -23,6 +23,7 @@ import (
 func run(ctx context.Context, o *options, stderr io.Writer) error {
 	log := newLogger(o, stderr)
 	klog.SetLogger(zapr.NewLogger(clientLogger(log)))
+	defer zap.RedirectStdLog(log.Named("log"))() // of net/http, should anybody set GODEBUG=http2debug
 	log.Info("starting", zap.String("version", version), zap.String("node", o.nodeName), zap.String("identity", o.identity),
 		zap.String("root", o.rootDir), zap.String("volumes", o.volumes))
 	o.warnOfIdentity(log)
@@ -193,14 +194,18 @@ func clientLogger(log *zap.Logger) *zap.Logger {
 	}))
 }
 
+// newLogger returns the only logger there is. What it writes is scrubbed.
 func newLogger(o *options, stderr io.Writer) *zap.Logger {
+	return zap.New(scrubbed{zapcore.NewCore(newEncoder(o), zapcore.Lock(zapcore.AddSync(stderr)), o.level)})
+}
+
+func newEncoder(o *options) zapcore.Encoder {
 	config := zap.NewProductionEncoderConfig()
 	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	config.TimeKey = "time"
-	encoder := zapcore.NewJSONEncoder(config)
 	if o.logFormat == "console" {
 		config.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(config)
+		return zapcore.NewConsoleEncoder(config)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(stderr)), o.level))
+	return zapcore.NewJSONEncoder(config)
 }
