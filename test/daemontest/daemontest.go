@@ -3,7 +3,8 @@
 //
 //   - Main builds the daemon once for all tests of a package.
 //   - Start runs it on a root until the test ends or ends it.
-//   - What a daemon printed is searched for every token that was ever issued.
+//   - What a daemon printed, answered over HTTP and told pods, and the files that it left outside of volumes are searched
+//     for every token that was ever issued, for the values of Secrets and for its own credential; see Secrets.
 package daemontest
 
 import (
