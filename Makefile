@@ -92,7 +92,7 @@ outages: ## measure outages of three minutes, of each kind, with 110 pods: a tab
 
 .PHONY: churn
 churn: FOR = 1h
-churn: ## LIVES (10000) pods come and go in an hour (FOR=1h), and nothing of the daemon may grow
+churn: ## LIVES (10000) pods come and go in an hour (FOR=1h), and nothing of the daemon may grow; needs root
 	$(GO) test -tags churn -count=1 -timeout 24h -v -run '^TestChurn$$' ./test/churn -for $(FOR) -lives $(LIVES)
 
 .PHONY: promises

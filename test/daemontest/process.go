@@ -95,6 +95,7 @@ func StartUnder(t *testing.T, command []string, api *fakeapi.Server, root string
 		t.Fatal(err)
 	}
 	p.launch(args)
+	p.search() // nothing: but from now on what is secret is known, should it be replaced
 	p.Metrics, p.Health = p.address("serving metrics"), p.address("serving health")
 	return p
 }
@@ -218,6 +219,19 @@ func (p *Process) signal(s syscall.Signal) {
 func (p *Process) Kill() {
 	p.cmd.Process.Kill()
 	<-p.exited
+}
+
+// Abort sends SIGABRT, as abort(3) would, and returns how the process ended.
+func (p *Process) Abort() syscall.WaitStatus {
+	p.t.Helper()
+	p.inspect()
+	p.signal(syscall.SIGABRT)
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		p.t.Fatal("daemon does not end")
+	}
+	return p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 }
 
 // exit waits for the process to end with that status.
