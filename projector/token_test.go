@@ -8,9 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/exec"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"sigs.k8s.io/yaml"
@@ -22,6 +26,15 @@ type naked struct{ secret []byte }
 func (n naked) String() string               { return string(n.secret) }
 func (n naked) Error() string                { return string(n.secret) }
 func (n naked) MarshalText() ([]byte, error) { return n.secret, nil }
+
+// carrier has fields that package fmt reads without asking their methods.
+type carrier struct {
+	plain  naked
+	fresh  Token
+	behind *Token
+	minted Minted
+	list   []Token
+}
 
 // formatted are the verbs for which package fmt asks a Formatter; for %p and %w
 // it never does.
@@ -49,6 +62,7 @@ func printings(v any, verbs string) map[string]string {
 	_ = gob.NewEncoder(&binary).Encode(v)
 	out["gob"] = binary.String()
 	out["zap"], out["slog"] = zapped(v), slogged(v)
+	out["cmp"] = cmp.Diff(v, nil, cmp.Exporter(func(reflect.Type) bool { return true }))
 	return out
 }
 
@@ -104,14 +118,49 @@ func TestTokenNeverPrints(t *testing.T) {
 	if where := prints(struct{ B []byte }{[]byte(secret)}, secret, formatted); len(where) < 10 {
 		t.Fatalf("planted bytes are caught by %v only", where)
 	}
-	token := NewToken(secret)
-	minted := Minted{Token: token}
-	for _, v := range []any{token, &token, minted, &minted, []Token{token}, map[string]Token{"k": token}} {
+	if where := prints(carrier{plain: naked{[]byte(secret)}}, secret, formatted); len(where) < 10 {
+		t.Fatalf("planted bytes in unexported fields are caught by %v only", where)
+	}
+	fresh := NewToken(secret)
+	minted := Minted{Token: fresh}
+	for _, v := range []any{
+		fresh, &fresh, minted, &minted, []Token{fresh}, map[string]Token{"k": fresh}, func() Token { return fresh },
+		carrier{fresh: fresh, behind: &fresh, minted: minted, list: []Token{fresh}}, token{fresh: fresh}, &volume{tokens: []token{{fresh: fresh}}},
+	} {
 		if where := prints(v, secret, formatted); len(where) > 0 {
 			t.Errorf("%T prints with %q", v, where)
 		}
 	}
-	if string(token.reveal()) != secret || token.empty() || !(Token{}).empty() || !NewToken("").empty() {
+	for _, text := range []string{fresh.String(), fresh.GoString(), fresh.LogValue().String()} {
+		if text != redacted {
+			t.Errorf("a method says %q", text)
+		}
+	}
+	if string(fresh.reveal()) != secret || fresh.empty() || !(Token{}).empty() || !NewToken("").empty() {
 		t.Error("the token itself is lost")
+	}
+}
+
+// TestTokenInAPanic: a program that dies of a value that holds a token, or of an error that a Mint made of one, does not
+// print it.
+func TestTokenInAPanic(t *testing.T) {
+	const secret = "eyJhbGciOiJub25lIn0.q7wZ0secretK9q7wZ0secretK9.q7wZ0"
+	values := map[string]any{
+		"planted": naked{[]byte(secret)}, "token": NewToken(secret), "pointer": new(NewToken(secret)), "answer": Minted{Token: NewToken(secret)},
+		"error": fmt.Errorf("publish %v: %w", Minted{Token: NewToken(secret)}, asMintError(&MintError{Code: 500, Message: "refused " + secret})),
+	}
+	if of := os.Getenv("PANIC_OF"); of != "" {
+		panic(values[of])
+	}
+	for of := range values {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestTokenInAPanic$")
+		cmd.Env = append(os.Environ(), "PANIC_OF="+of, "GOTRACEBACK=all")
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "panic: ") {
+			t.Fatalf("%s: it does not panic: %v", of, err)
+		}
+		if is := strings.Contains(string(out), "q7wZ0secretK9"); is != (of == "planted") {
+			t.Errorf("%s: the token is printed: %v", of, is)
+		}
 	}
 }
