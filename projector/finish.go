@@ -227,7 +227,7 @@ func (s *state) noteRefused(v *volume, refused []atomicwriter.Owner) {
 		s.unowned = true
 		o := refused[0]
 		s.log.Warn("may not give files to the owners that pods want; publishing them as this process's own, never more readable than asked. "+
-			"Run with the capabilities CHOWN, FSETID and DAC_READ_SEARCH, or where pods run as this process's user",
+			"Run with the capabilities CHOWN, FSETID and DAC_OVERRIDE (or DAC_READ_SEARCH), or where pods run as this process's user",
 			append(v.fields(), zap.Int("user", o.UID), zap.Int("group", o.GID))...)
 	}
 }
