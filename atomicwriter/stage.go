@@ -77,7 +77,7 @@ func (p *publication) makeDir(fd int, name string, st *unix.Stat_t) error {
 		return p.d.failed("fstatat", name, err)
 	}
 	if o := p.dirs.owner; int(st.Uid) != o.UID || int(st.Gid) != o.GID {
-		if err := p.chownAt(fd, name, o); err != nil {
+		if err := p.d.chownDir(fd, name, o); err != nil {
 			return refusedOwner(o, err)
 		}
 	} else if perm(st) == p.dirs.mode {
@@ -166,11 +166,4 @@ func (p *publication) fill(fd int, name string, w *wanted) error {
 		return p.d.change("fsync", name, func() error { return unix.Fsync(fd) })
 	}
 	return nil
-}
-
-// chownAt sets the owner of the entry name of fd itself, be it a link.
-func (p *publication) chownAt(fd int, name string, o Owner) error {
-	return p.d.change("fchownat", name, func() error {
-		return unix.Fchownat(fd, name, o.UID, o.GID, unix.AT_SYMLINK_NOFOLLOW)
-	})
 }

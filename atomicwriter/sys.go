@@ -17,6 +17,7 @@ const (
 	openFile = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
 	openNew  = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL
 	openPath = unix.O_PATH | unix.O_DIRECTORY
+	openLink = unix.O_PATH // O_NOFOLLOW makes it the link itself
 
 	// maxAgain bounds the retries of EAGAIN. The kernel gives it for a
 	// rename elsewhere that raced with the lookup, but also for as long as
@@ -137,6 +138,44 @@ func (d *Dir) chmodDir(fd int, name string, mode uint32) error {
 	self := "/proc/self/fd/" + strconv.Itoa(at)
 	return d.change("fchmodat", name, func() error { return unix.Fchmodat(unix.AT_FDCWD, self, mode, 0) })
 }
+
+// chownDir and chownLink give away what was just made, a directory or a link. Somebody with power in the directory may
+// have put something else under its name: a hard link to a file of somebody else, or a mount. So it is opened first, as what it is
+// to be, and the descriptor is given away, not the name.
+
+func (d *Dir) chownDir(fd int, name string, o Owner) error {
+	at, err := openat(fd, name, openPath, 0, below)
+	if err != nil {
+		return d.failed("openat2", name, err)
+	}
+	defer unix.Close(at)
+	return d.chownOpen(at, name, o)
+}
+
+func (d *Dir) chownLink(name string, o Owner) error {
+	at, err := openat(d.fd, name, openLink, 0, below)
+	if err != nil {
+		return d.failed("openat2", name, err)
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := fstat(at, &st); err != nil {
+		return d.failed("fstat", name, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK || st.Nlink != 1 {
+		return d.failed("fchownat", name, errReplaced)
+	}
+	return d.chownOpen(at, name, o)
+}
+
+func (d *Dir) chownOpen(at int, name string, o Owner) error {
+	return d.change("fchownat", name, func() error {
+		return unix.Fchownat(at, "", o.UID, o.GID, unix.AT_EMPTY_PATH)
+	})
+}
+
+// errReplaced is why something is left alone that was made a moment ago.
+var errReplaced = errors.New("is not what was just made")
 
 // mkdirat, unlinkat, symlinkat and renameat are the changing calls that take names.
 // A name is always a single component.
