@@ -148,13 +148,10 @@ func (w *watcher) update(h *watchHandle, dir *atomicwriter.Dir, name string) {
 		return
 	}
 	h.blind = nil
-	if h.dir == 0 {
-		h.dir = w.add(h, dir)
+	w.keep(h, &h.dir, dir)
+	if h.name != name {
+		w.drop(&h.version)
 	}
-	if h.name == name && h.version != 0 {
-		return
-	}
-	w.drop(&h.version)
 	h.name = name
 	if name == "" {
 		return
@@ -164,7 +161,25 @@ func (w *watcher) update(h *watchHandle, dir *atomicwriter.Dir, name string) {
 		return // altered again already; the watch on dir has told
 	}
 	defer version.Close()
-	h.version = w.add(h, version)
+	w.keep(h, &h.version, version)
+}
+
+// keep sees to it that dir is watched by *fd. It may be another directory than before, put there under the same name; and the
+// watch of one that was moved away and back has ended (fsnotify ends it when a watched directory is moved).
+func (w *watcher) keep(h *watchHandle, fd *int, dir *atomicwriter.Dir) {
+	if *fd != 0 && (!sameDir(*fd, dir) || w.addDescriptor(*fd) != nil) {
+		w.drop(fd)
+	}
+	if *fd == 0 {
+		*fd = w.add(h, dir)
+	}
+}
+
+// sameDir reports whether the descriptor is of the same directory as dir.
+func sameDir(fd int, dir *atomicwriter.Dir) bool {
+	var st unix.Stat_t
+	id, err := dir.ID()
+	return err == nil && unix.Fstat(fd, &st) == nil && id == atomicwriter.ID{Dev: st.Dev, Ino: st.Ino}
 }
 
 // add watches a directory and returns the descriptor that keeps the watch, or

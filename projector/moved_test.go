@@ -1,0 +1,76 @@
+package projector
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+)
+
+// TestMovedVersionIsWatched: a version that a pod moves away and back, or replaces by a directory of its own under the same name,
+// is watched again after the next look at the volume; no descriptor is left over.
+func TestMovedVersionIsWatched(t *testing.T) {
+	const name = "..2026_11_22_10_15_04.123456789"
+	top := memoryDir(t)
+	at := filepath.Join(top, name)
+	try := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	try(os.Mkdir(at, 0o755))
+	dir, err := atomicwriter.OpenRoot(top)
+	try(err)
+	defer dir.Close()
+	w, hints := newWatcher(), make(chan int, 1024)
+	go w.run(t.Context(), func(fd int) { hints <- fd }, func(err error) { t.Error(err) })
+	defer w.close()
+	var h watchHandle
+	other := filepath.Join(top, "other")
+	try(os.Mkdir(other, 0o755))
+	otherDir, err := dir.Open("other")
+	try(err)
+	defer otherDir.Close()
+	sentinel := w.add(&watchHandle{}, otherDir)
+	// noticed reports whether a write into the version is hinted at, before one into another watched directory is.
+	noticed := func() bool {
+		t.Helper()
+		try(os.WriteFile(filepath.Join(at, "token"), []byte("altered"), 0o644))
+		try(os.WriteFile(filepath.Join(other, "file"), []byte(time.Now().String()), 0o644))
+		var seen []int
+		for {
+			select {
+			case fd := <-hints:
+				if fd == sentinel {
+					return slices.Contains(seen, h.version)
+				}
+				seen = append(seen, fd)
+			case <-time.After(time.Minute):
+				t.Fatal("no hint at all")
+			}
+		}
+	}
+	for what, change := range map[string]func(){
+		"nothing":  func() {},
+		"moved":    func() { try(os.Rename(at, at+"x")); try(os.Rename(at+"x", at)) },
+		"replaced": func() { try(os.Rename(at, at+".away")); try(os.Mkdir(at, 0o755)) },
+	} {
+		w.update(&h, dir, name)
+		change()
+		for len(hints) > 0 {
+			<-hints
+		}
+		w.update(&h, dir, name)
+		if !noticed() {
+			t.Errorf("%s: a write into the version is not noticed", what)
+		}
+	}
+	if got := len(w.notify.Load().WatchList()); got != 3 {
+		t.Errorf("%d watches, want 3", got)
+	}
+	w.release(&h)
+}
