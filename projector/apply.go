@@ -54,11 +54,17 @@ func (s *state) leave(uid types.UID) {
 
 func (s *state) applyTo(p *pod, w Wish, now rotation.Time) {
 	p.wish = w
+	wanted := make(map[string]bool, len(w.Volumes))
 	for i := range w.Volumes {
-		s.applyVolume(p, &w.Volumes[i], now)
+		v := &w.Volumes[i]
+		if !component(v.Name) && v.Err == nil {
+			v = &Volume{Name: v.Name, Err: volumeErrorf(ReasonInvalid, "volume name %.300q cannot name a directory", v.Name)}
+		}
+		wanted[v.Name] = true
+		s.applyVolume(p, v, now)
 	}
 	for name, v := range p.volumes {
-		if wants(&w, name) || v.gone {
+		if wanted[name] || v.gone {
 			continue
 		}
 		s.drop(v)
@@ -90,15 +96,6 @@ func (s *state) takeWatches(v *volume) []watchHandle {
 		delete(s.watched, fd)
 	}
 	return []watchHandle{h}
-}
-
-func wants(w *Wish, name string) bool {
-	for i := range w.Volumes {
-		if w.Volumes[i].Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {

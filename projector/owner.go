@@ -23,6 +23,9 @@ func attributesOf(pod *corev1.Pod, p *corev1.ProjectedVolumeSource) (attributes,
 	if p.DefaultMode == nil {
 		return attributes{}, volumeErrorf(ReasonInvalid, "projected volume has no defaultMode; the API server sets it")
 	}
+	if err := validMode(*p.DefaultMode); err != nil {
+		return attributes{}, err
+	}
 	a := attributes{mode: fs.FileMode(*p.DefaultMode), defaultUser: p.DefaultUser, common: commonUser(&pod.Spec)}
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		a.group = sc.FSGroup
@@ -33,6 +36,13 @@ func attributesOf(pod *corev1.Pod, p *corev1.ProjectedVolumeSource) (attributes,
 		}
 	}
 	return a, nil
+}
+
+func validMode(mode int32) *VolumeError {
+	if mode < 0 || mode > 0o777 {
+		return volumeErrorf(ReasonInvalid, "%#o is no mode; the API server refuses it", mode)
+	}
+	return nil
 }
 
 func validID(id *int64) *VolumeError {
@@ -61,6 +71,9 @@ func (a attributes) private(user *int64) (fs.FileMode, *int64, *VolumeError) {
 func (a attributes) plain(itemMode *int32, user *int64) (fs.FileMode, *int64, *VolumeError) {
 	mode, owner := a.mode, a.defaultUser
 	if itemMode != nil {
+		if err := validMode(*itemMode); err != nil {
+			return 0, nil, err
+		}
 		mode = fs.FileMode(*itemMode)
 	}
 	if user != nil {

@@ -21,6 +21,10 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 		out.Err = volumeErrorf(ReasonInvalid, "pod has no serviceAccountName; the API server sets it")
 		return out
 	}
+	if n := countFiles(v.Projected); n > atomicwriter.MaxFiles {
+		out.Err = volumeErrorf(ReasonInvalid, "volume names %d files and sources; there may be %d", n, atomicwriter.MaxFiles)
+		return out
+	}
 	attrs, err := attributesOf(pod, v.Projected)
 	if err != nil {
 		out.Err = err
@@ -43,6 +47,25 @@ func desiredVolume(pod *corev1.Pod, v *corev1.Volume) Volume {
 	out.Group = attrs.group
 	out.Mountpoints = mountpoints(&pod.Spec, v.Name)
 	return out
+}
+
+// countFiles counts what a volume names, so that too much is refused before anything is made of it: no token is asked for that
+// cannot be published. The API server's only limit is the size of a pod.
+func countFiles(p *corev1.ProjectedVolumeSource) int {
+	n := 0
+	for i := range p.Sources {
+		s, items := &p.Sources[i], 0
+		switch {
+		case s.Secret != nil:
+			items = len(s.Secret.Items)
+		case s.ConfigMap != nil:
+			items = len(s.ConfigMap.Items)
+		case s.DownwardAPI != nil:
+			items = len(s.DownwardAPI.Items)
+		}
+		n += max(items, 1)
+	}
+	return n
 }
 
 // cleanPaths makes of valid paths the ones that will be found on disk.
@@ -129,6 +152,9 @@ func (a attributes) token(t *corev1.ServiceAccountTokenProjection) (Source, *Vol
 }
 
 func (a attributes) object(ref ObjectRef, items []corev1.KeyToPath, optional *bool) (Source, *VolumeError) {
+	if ref.Name == "" {
+		return Source{}, volumeErrorf(ReasonInvalid, "%s has no name", ref.Kind)
+	}
 	out := &ObjectSource{Ref: ref, Optional: isTrue(optional)}
 	out.Mode, out.User, _ = a.plain(nil, nil)
 	for _, item := range items {
@@ -151,7 +177,7 @@ func (a attributes) trustBundle(b *corev1.ClusterTrustBundleProjection) (Source,
 	}
 	ref := ObjectRef{Kind: KindClusterTrustBundle}
 	switch {
-	case b.Name != nil:
+	case b.Name != nil && *b.Name != "":
 		ref.Name = *b.Name
 	case b.SignerName == nil:
 		return Source{}, volumeErrorf(ReasonInvalid, "clusterTrustBundle %q has neither name nor signerName; give it one", b.Path)
