@@ -2,6 +2,7 @@ package atomicwriter
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -311,4 +312,84 @@ func removeAroundMount(t *testing.T, top string) {
 		t.Error("a removal through the mount was not caught")
 	}
 	t.Log("removed around a mount")
+}
+
+// TestRemoveInParts: what gets new entries as fast as they go is not finished for ever, but given back to the caller; and so is
+// what has very many. Another call goes on.
+func TestRemoveInParts(t *testing.T) {
+	defer func(was int) { maxWork = was }(maxWork)
+	maxWork = 300
+	top := t.TempDir()
+	root := must(OpenRoot(top))(t)
+	defer root.Close()
+	tree := filepath.Join(top, "tree")
+	check(t, os.MkdirAll(filepath.Join(tree, "sub"), 0o755))
+	made, removed := 0, 0
+	root.hook = func(op, name string, done bool) error {
+		if op != "unlinkat" || !done || removed > 4*maxWork {
+			return nil
+		}
+		removed++
+		for range 2 { // from another process
+			made++
+			_ = os.WriteFile(filepath.Join(tree, "sub", fmt.Sprint(made)), nil, 0o644)
+			if made%20 == 0 {
+				_ = os.MkdirAll(filepath.Join(tree, fmt.Sprint(made)+strings.Repeat("/d", maxWalk+1)), 0o755)
+			}
+		}
+		return nil
+	}
+	check(t, os.WriteFile(filepath.Join(tree, "file"), nil, 0o644))
+	if err := root.Remove("tree"); !errors.Is(err, ErrUnfinished) || removed > maxWork+1 {
+		t.Fatalf("%v after %d entries, want an end after %d", err, removed, maxWork)
+	}
+	root.hook = nil
+	for part := 1; ; part++ {
+		err := root.Remove("tree")
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrUnfinished) || part > made {
+			t.Fatalf("part %d: %v", part, err)
+		}
+	}
+	if names := must(root.Names())(t); len(names) > 0 {
+		t.Errorf("left: %v", names)
+	}
+}
+
+// TestRemoveTellsFew: a thousand entries that resist, in directories of many levels, are an error of a few lines. What does not
+// resist goes.
+func TestRemoveTellsFew(t *testing.T) {
+	top := t.TempDir()
+	root := must(OpenRoot(top))(t)
+	defer root.Close()
+	for i := range 1000 {
+		dir := filepath.Join(top, "tree", fmt.Sprint(i%10), strings.Repeat("d/", i%40))
+		check(t, os.MkdirAll(dir, 0o755))
+		check(t, os.WriteFile(filepath.Join(dir, fmt.Sprint("stuck", i)), nil, 0o644))
+		check(t, os.WriteFile(filepath.Join(dir, fmt.Sprint("loose", i)), nil, 0o644))
+	}
+	root.hook = func(op, name string, done bool) error {
+		if op == "unlinkat" && strings.HasPrefix(name, "stuck") {
+			return unix.EPERM
+		}
+		return nil
+	}
+	err := root.Remove("tree")
+	if !errors.Is(err, unix.EPERM) || len(err.Error()) > 4096 || !strings.Contains(err.Error(), "more") {
+		t.Errorf("%d bytes: %.300v", len(fmt.Sprint(err)), err)
+	}
+	stuck := 0
+	for name := range snapshot(t, filepath.Join(top, "tree")) {
+		if strings.Contains(filepath.Base(name), "loose") {
+			t.Errorf("left: %s", name)
+		}
+		if strings.Contains(filepath.Base(name), "stuck") {
+			stuck++
+		}
+	}
+	if stuck != 1000 {
+		t.Errorf("%d of 1000 that resist are there", stuck)
+	}
 }

@@ -295,3 +295,58 @@ func TestReadBounds(t *testing.T) {
 	publish(t, d, Written, wish, at(1))
 	expectView(t, dir, wish)
 }
+
+// TestManyStale: of more old versions than are told of at once, a few rounds of sweeping leave none.
+func TestManyStale(t *testing.T) {
+	dir, d := volume(t)
+	wish := files("token", "t")
+	r := publish(t, d, Written, wish, at(0))
+	for i := range 2*MaxStale + 1 {
+		check(t, os.Mkdir(filepath.Join(dir, versionName(testTime, uint64(i))), 0o755))
+	}
+	for round := range 3 {
+		if v := must(d.Read())(t); len(v.Stale) > MaxStale || len(v.Stale) == 0 {
+			t.Errorf("round %d: read %d old versions", round, len(v.Stale))
+		}
+		again := publish(t, d, Unchanged, wish, at(1))
+		if len(again.Stale) == 0 || len(again.Stale) > MaxStale {
+			t.Errorf("round %d: %d old versions", round, len(again.Stale))
+		}
+	}
+	want := []string{r.Version, dataLink, "token"}
+	if got := must(d.Names())(t); !slices.Equal(got, want) {
+		t.Errorf("%d entries are left", len(got))
+	}
+}
+
+// TestVisitHoldsOneFile: the version's files are read into the same memory, however many there are; paths that no publish
+// takes are left out.
+func TestVisitHoldsOneFile(t *testing.T) {
+	dir, d := volume(t)
+	version := filepath.Join(dir, publish(t, d, Written, files("token", "t"), at(0)).Version)
+	for i := range 31 {
+		path := filepath.Join(version, fmt.Sprint("huge", i))
+		check(t, os.WriteFile(path, nil, 0o644))
+		check(t, os.Truncate(path, MaxFile))
+	}
+	deep := must(os.OpenRoot(version))(t)
+	defer deep.Close()
+	for range MaxDepth / 2 { // no system call takes the whole path
+		name := strings.Repeat("n", 255)
+		check(t, deep.Mkdir(name, 0o755))
+		next, err := deep.OpenRoot(name)
+		check(t, err)
+		defer next.Close()
+		deep = next
+	}
+	check(t, deep.WriteFile("file", nil, 0o644))
+	seen, memory := 0, map[*byte]bool{}
+	v := must(d.Visit(func(e Entry) {
+		if seen++; len(e.Data) > 1<<20 {
+			memory[&e.Data[0]] = true
+		}
+	}))(t)
+	if seen != 32 || len(memory) != 1 || v.Files != nil || v.Name == "" {
+		t.Errorf("%d files in %d places", seen, len(memory))
+	}
+}

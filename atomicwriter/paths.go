@@ -15,6 +15,7 @@ const (
 	MaxVersion = 64 << 20 // bytes of all files of a version
 	MaxFiles   = 4096     // files of a version
 	MaxDepth   = 64       // elements of a path
+	MaxStale   = 1024     // old versions that are told of at once
 
 	maxPath    = 4096 // bytes of a path
 	maxClean   = 4052 // bytes of a clean path: after the longest version's name, all that one system call takes

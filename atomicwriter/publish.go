@@ -97,7 +97,7 @@ func (o Outcome) String() string {
 type Result struct {
 	Outcome Outcome
 	Version string     // name of the current version's directory; "" if there is none
-	Stale   []string   // other version directories: the previous one, remains of crashes. Sweep them when readers have finished.
+	Stale   []string   // other version directories, MaxStale at most: the previous one, remains of crashes. Sweep them when readers have finished.
 	Lost    []string   // paths of kept files whose bytes are missing or differ, as given
 	Sums    [][32]byte // SHA-256 of each file's bytes, parallel to the files given
 }

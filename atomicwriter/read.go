@@ -13,8 +13,8 @@ import (
 // Version is the current version of a volume, as [Dir.Read] found it.
 type Version struct {
 	Name  string   // of its directory; "" if there is no current version
-	Stale []string // other version directories, for [Dir.Sweep]; sorted
-	Files []Entry  // sorted by Path
+	Stale []string // other version directories, for [Dir.Sweep]; sorted; MaxStale at most
+	Files []Entry  // sorted by Path; nil from Visit
 }
 
 // Entry is a published file. The caller owns Data.
@@ -33,10 +33,25 @@ var ErrTooBig = errors.New("too big")
 //
 // What no publish makes is left out, neither followed nor opened nor waited for: links, FIFOs, sockets,
 // devices, mounts, files with several hard links, files larger than [MaxFile] or not
-// readable, directories deeper than [MaxDepth]. If ..data is not a link to a version directory beside it,
+// readable, files whose path no publish takes, directories deeper than [MaxDepth]. If ..data is not a link to a version directory beside it,
 // Read returns no Name and no Files, and no error. More than [MaxFiles] or
-// [MaxVersion] is an error that wraps [ErrTooBig].
+// [MaxVersion], which their paths count for, is an error that wraps [ErrTooBig].
 func (d *Dir) Read() (Version, error) {
+	var files []Entry
+	v, err := d.Visit(func(e Entry) {
+		e.Data = slices.Clone(e.Data)
+		files = append(files, e)
+	})
+	if err == nil {
+		slices.SortFunc(files, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
+		v.Files = files
+	}
+	return v, err
+}
+
+// Visit is Read with one file in memory at a time: it calls f with each, in no certain order. Data is
+// f's until it returns. After an error, f may have been called with some of the files.
+func (d *Dir) Visit(f func(Entry)) (Version, error) {
 	var top listing
 	if err := d.list(&top); err != nil {
 		return Version{}, err
@@ -49,7 +64,7 @@ func (d *Dir) Read() (Version, error) {
 	if err != nil || name == "" {
 		return v, err
 	}
-	r := reading{}
+	r := reading{visit: f}
 	fd, err := openat(d.fd, name, openDir, 0, below)
 	if err == nil {
 		err = r.dir(fd, "", 1)
@@ -57,8 +72,6 @@ func (d *Dir) Read() (Version, error) {
 	if err != nil && !odd(err) {
 		return v, d.failed("read", name, err)
 	}
-	slices.SortFunc(r.files, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
-	v.Files = r.files
 	return v, nil
 }
 
@@ -91,6 +104,9 @@ func (d *Dir) current(top *listing) (string, error) {
 func (l *listing) stale(current string) []string {
 	var stale []string
 	for _, e := range l.ents {
+		if len(stale) == MaxStale {
+			break
+		}
 		if isVersion(e.name) && string(e.name) != current {
 			stale = append(stale, string(e.name))
 		}
@@ -102,10 +118,12 @@ func (l *listing) stale(current string) []string {
 // comes from the process or the machine.
 func odd(err error) bool { return !exhausted(err) && !errors.Is(err, ErrTooBig) }
 
-// reading collects the files of a version.
+// reading passes on the files of a version.
 type reading struct {
-	files []Entry
+	visit func(Entry)
+	files int
 	bytes int64
+	buf   []byte // of the latest file
 }
 
 // dir reads what is below the directory fd, and closes it.
@@ -145,15 +163,22 @@ func (r *reading) file(dir int, name, path string) error {
 	if st.Nlink != 1 {
 		return errNotPlain
 	}
-	r.bytes += st.Size
-	if len(r.files) >= MaxFiles || r.bytes > MaxVersion {
+	r.bytes += st.Size + int64(len(path))
+	if len(path) > maxClean {
+		return errNotPlain
+	}
+	if r.files >= MaxFiles || r.bytes > MaxVersion {
 		return ErrTooBig
 	}
-	buf := make([]byte, st.Size+1)
+	if int64(cap(r.buf)) <= st.Size {
+		r.buf = make([]byte, st.Size+1)
+	}
+	buf := r.buf[:st.Size+1]
 	if err := readWhole(fd, buf); err != nil {
 		return err
 	}
-	r.files = append(r.files, Entry{
+	r.files++
+	r.visit(Entry{
 		Path:    path,
 		Data:    buf[:st.Size:st.Size],
 		Mode:    fileMode(&st),

@@ -17,7 +17,18 @@ const (
 	// maxPasses bounds how often one directory is read again because somebody keeps
 	// filling it.
 	maxPasses = 16
+
+	// maxTold is how many of a walk's errors are told.
+	maxTold = 8
 )
+
+// maxWork is how many entries one Remove takes on: a million files, or somebody who makes
+// them as fast as they go, must not hold the caller. Tests change it.
+var maxWork = 1 << 16
+
+// ErrUnfinished is wrapped by the error of a [Dir.Remove] that has removed much, and not all.
+// Another one goes on from there.
+var ErrUnfinished = errors.New("too much to remove at once")
 
 // errMount is why an entry was left alone by Remove.
 var errMount = errors.New("is a mount point")
@@ -26,8 +37,9 @@ var errMount = errors.New("is a mount point")
 // child is no error.
 //
 // It follows no link and enters no mount. A mount point stays, with the directories above it;
-// all the rest is removed, and the error names it. Directories that do not permit
-// the removal of what they hold are given mode 0700 first.
+// all the rest is removed, and the error names it, or the first few of many. Directories that do not permit
+// the removal of what they hold are given mode 0700 first. What has too many entries
+// for one call, or gets new ones as fast, is an error that wraps [ErrUnfinished].
 func (d *Dir) Remove(name string) error {
 	if !local(name) || name == "." || hasSlash(name) {
 		return d.failed("remove", name, fs.ErrInvalid)
@@ -36,8 +48,9 @@ func (d *Dir) Remove(name string) error {
 	if !errors.Is(err, unix.EISDIR) {
 		return ignoreAbsent(explainBusy(err))
 	}
-	r := removal{d: d, top: -1}
-	return r.dir(d.fd, name, 0)
+	r := removal{d: d, top: -1, work: maxWork}
+	r.note(r.dir(d.fd, name, 0))
+	return r.result()
 }
 
 // removal is one walk.
@@ -45,9 +58,43 @@ type removal struct {
 	d       *Dir
 	top     int // descriptor of the topmost directory, where deep ones are moved to
 	hoisted int // how many were moved
+	work    int // entries that may still be taken on
+	errs    []error
+	untold  int // errors beyond those
 }
 
-// dir removes the directory name of fd.
+// note keeps an error of an entry, beside which the walk goes on.
+func (r *removal) note(err error) {
+	switch {
+	case err == nil, err == ErrUnfinished: // which result tells
+	case len(r.errs) < maxTold:
+		r.errs = append(r.errs, err)
+	default:
+		r.untold++
+	}
+}
+
+func (r *removal) failures() int { return len(r.errs) + r.untold }
+
+// result is the error of the whole walk.
+func (r *removal) result() error {
+	errs := r.errs
+	if r.untold > 0 {
+		errs = append(errs, fmt.Errorf("and %d more", r.untold))
+	}
+	if r.work < 0 {
+		errs = append(errs, ErrUnfinished)
+	}
+	return errors.Join(errs...)
+}
+
+// takeOn counts an entry; false: it is one too many.
+func (r *removal) takeOn() bool {
+	r.work--
+	return r.work >= 0
+}
+
+// dir removes the directory name of fd. What is wrong with its entries is noted, and keeps it.
 func (r *removal) dir(fd int, name string, depth int) error {
 	if depth > maxWalk {
 		return r.hoist(fd, name)
@@ -61,13 +108,18 @@ func (r *removal) dir(fd int, name string, depth int) error {
 		r.top = at
 	}
 	for pass := 0; ; pass++ {
-		before := r.hoisted
+		hoisted, failed := r.hoisted, r.failures()
 		if err := r.entries(at, depth); err != nil {
 			return err
 		}
-		err := r.d.unlinkat(fd, name, unix.AT_REMOVEDIR)
-		if depth == 0 && r.hoisted > before {
+		err := error(unix.ENOTEMPTY)
+		switch {
+		case depth == 0 && r.hoisted > hoisted:
 			pass = 0 // more work was brought here
+		case r.failures() > failed: // which were noted, and are still there
+			return nil
+		default:
+			err = r.d.unlinkat(fd, name, unix.AT_REMOVEDIR)
 		}
 		if !errors.Is(err, unix.ENOTEMPTY) || pass >= maxPasses {
 			return ignoreAbsent(explainBusy(err))
@@ -80,22 +132,24 @@ func (r *removal) dir(fd int, name string, depth int) error {
 
 // entries removes all that the open directory at holds. It goes on after an error.
 func (r *removal) entries(at, depth int) error {
-	var errs []error
 	buf := make([]byte, direntBuffer)
 	for {
 		n := 0
 		err := retry(func() (err error) { n, err = unix.Getdents(at, buf); return err })
 		if err != nil {
-			return errors.Join(append(errs, r.d.failed("getdents64", "", err))...)
+			return r.d.failed("getdents64", "", err)
 		}
 		if n <= 0 {
-			return errors.Join(errs...)
+			return nil
 		}
 		eachDirent(buf[:n], func(e dirent) {
-			if err := r.entry(at, string(e.name), e.typ, depth); err != nil && len(errs) < maxPasses {
-				errs = append(errs, err)
+			if r.takeOn() {
+				r.note(r.entry(at, string(e.name), e.typ, depth))
 			}
 		})
+		if r.work < 0 {
+			return ErrUnfinished
+		}
 	}
 }
 
@@ -145,7 +199,7 @@ func (r *removal) writable(at int) error {
 // hoist moves the directory name of fd up to the topmost one, so that a tree of any depth
 // is removed with a bounded number of descriptors. The next pass there finds it.
 func (r *removal) hoist(fd int, name string) error {
-	for {
+	for r.takeOn() {
 		r.hoisted++
 		to := "..up." + strconv.Itoa(r.hoisted)
 		rename := func() error {
@@ -163,6 +217,7 @@ func (r *removal) hoist(fd int, name string) error {
 			return ignoreAbsent(explainBusy(err))
 		}
 	}
+	return ErrUnfinished
 }
 
 // explainBusy says what EBUSY and EXDEV mean here.
@@ -182,9 +237,9 @@ func ignoreAbsent(err error) error {
 
 // Sweep removes the versions of these names, as [Result.Stale] gives them. It leaves the current version
 // and every name that is not shaped like a version's. It goes on after
-// an error.
+// an error, of which it tells the first few, but not after one that wraps [ErrUnfinished].
 func (d *Dir) Sweep(names []string) error {
-	var errs []error
+	r := removal{}
 	for _, name := range names {
 		if !isVersion(name) {
 			continue
@@ -193,9 +248,12 @@ func (d *Dir) Sweep(names []string) error {
 		if err == nil && !current {
 			err = d.Remove(name)
 		}
-		errs = append(errs, err)
+		if errors.Is(err, ErrUnfinished) {
+			return errors.Join(r.result(), err)
+		}
+		r.note(err)
 	}
-	return errors.Join(errs...)
+	return r.result()
 }
 
 // isCurrent reports whether ..data is a link to the version name. Something else than a

@@ -33,24 +33,31 @@ func (d *disk) read(j *readJob) (atomicwriter.Version, [][32]byte, map[string]Cl
 	if f.watch.id, f.err = dir.ID(); f.err != nil {
 		return atomicwriter.Version{}, nil, nil, f
 	}
-	var v atomicwriter.Version
-	v, f.err = dir.Read()
+	g := digest{claims: make(map[string]Claims)}
+	v, err := dir.Visit(g.add)
 	f.stale = v.Stale
+	if errors.Is(err, atomicwriter.ErrTooBig) { // not by us: nothing of it is adopted, and it is replaced
+		v, g, err = atomicwriter.Version{}, digest{}, nil
+	}
+	v.Files, f.err = g.files, err
 	d.watch.update(&f.watch, dir, v.Name)
-	sums, claims := digest(v)
-	return v, sums, claims, f
+	return v, g.sums, g.claims, f
 }
 
-// digest reduces the files to their hashes, and those that are tokens to their claims.
-func digest(v atomicwriter.Version) ([][32]byte, map[string]Claims) {
-	sums, claims := make([][32]byte, len(v.Files)), make(map[string]Claims)
-	for i, e := range v.Files {
-		sums[i] = sha256.Sum256(e.Data)
-		if c, err := ParseClaims(e.Data); err == nil {
-			claims[e.Path] = c
-		}
+// digest is what is remembered of files: their hashes, parallel to files, and of those that are tokens the claims.
+type digest struct {
+	files  []atomicwriter.Entry // without Data
+	sums   [][32]byte
+	claims map[string]Claims
+}
+
+func (g *digest) add(e atomicwriter.Entry) {
+	g.sums = append(g.sums, sha256.Sum256(e.Data))
+	if c, err := ParseClaims(e.Data); err == nil {
+		g.claims[e.Path] = c
 	}
-	return sums, claims
+	e.Data = nil
+	g.files = append(g.files, e)
 }
 
 // publish makes a volume's directory hold what the job says, and sweeps old versions.

@@ -139,6 +139,10 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		s.log.Warn("volume directory was deleted or replaced; containers still hold the old one until they restart", v.fields()...)
 	}
 	v.noteStale(f.stale, now)
+	unfinished := errors.Is(f.leftover, atomicwriter.ErrUnfinished)
+	if unfinished {
+		f.leftover = nil // no failure: the next job goes on
+	}
 	v.retryAt, v.restAt, v.diskErr = time.Time{}, time.Time{}, nil
 	if wrong := errors.Join(f.err, f.leftover, f.blocked); wrong != nil {
 		v.diskErr = volumeErrorf(ReasonDisk, "%v", wrong)
@@ -148,6 +152,10 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 	}
 	if f.err == nil && f.leftover == nil {
 		v.failures = 0
+		if unfinished {
+			v.verifyAt = now.Add(unfinishedPause)
+			v.restAt = v.verifyAt
+		}
 		return
 	}
 	v.failures++
@@ -164,13 +172,15 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 
 // noteStale takes in which versions are there that are not current, oldest first.
 func (v *volume) noteStale(names []string, now time.Time) {
+	since := make(map[string]time.Time, len(v.stale)) // a pod may make very many
+	for _, old := range v.stale {
+		since[old.name] = old.at
+	}
 	var stale []staleVersion
 	for _, name := range names {
-		at := now
-		for _, old := range v.stale {
-			if old.name == name {
-				at = old.at
-			}
+		at, ok := since[name]
+		if !ok {
+			at = now
 		}
 		stale = append(stale, staleVersion{name, at})
 	}
@@ -338,6 +348,9 @@ func (s *state) finishRemove(j *removeJob, err error, now rotation.Time) {
 		delete(s.pods, p.wish.UID)
 		delete(s.stopped, p.wish.UID)
 		s.log.Info("pod directory removed", fields()...)
+	case errors.Is(err, atomicwriter.ErrUnfinished):
+		at := s.server(now).Add(unfinishedPause)
+		s.removals.Set(p, at, at)
 	default:
 		p.failures++
 		if p.failures == 1 && !shared {

@@ -199,8 +199,11 @@ func (r *rig) read(k Key) (atomicwriter.Version, [][32]byte, map[string]Claims) 
 	for _, path := range slices.Sorted(maps.Keys(held)) {
 		v.Files = append(v.Files, atomicwriter.Entry{Path: path, Data: []byte(held[path].data), Mode: held[path].mode, Owner: held[path].owner})
 	}
-	sums, claims := digest(v)
-	return v, sums, claims
+	g := digest{claims: make(map[string]Claims)}
+	for _, e := range v.Files {
+		g.add(e)
+	}
+	return v, g.sums, g.claims
 }
 
 // publish does what atomicwriter documents.

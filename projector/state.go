@@ -207,6 +207,8 @@ const (
 	diskRetry  = 5 * time.Second  // at most, between attempts at a volume that cannot be read or published
 	maxPace    = 30 * time.Second // between repairs in a storm
 	calmAfter  = time.Minute      // without a repair, the storm is over
+	// unfinishedPause lets others have the disk between the parts of a removal that is too much for one job.
+	unfinishedPause = 200 * time.Millisecond
 	// A pending pod's token competes as if it expired this long after the pod
 	// was seen: soon enough to start pods at once, not before a token on disk
 	// that dies sooner.
