@@ -16,6 +16,12 @@ func Create[T Object](s *Server, obj T) (T, error) {
 	return direct(s, obj, func(t *table) (*version, error) { return s.create(t, obj.DeepCopyObject().(Object)) })
 }
 
+// Plant stores obj as it is, UID and all, as a server would that was broken into: nothing is filled in, nothing is refused.
+// The result is the caller's.
+func Plant[T Object](s *Server, obj T) (T, error) {
+	return direct(s, obj, func(t *table) (*version, error) { return s.store.put(t, obj.DeepCopyObject().(Object)), nil })
+}
+
 // Update stores obj as a PUT would; an empty resourceVersion means "whatever is there now". The status is kept.
 func Update[T Object](s *Server, obj T) (T, error) { return update(s, obj, "") }
 
