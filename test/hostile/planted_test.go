@@ -162,7 +162,7 @@ func (w *world) succeeds(t *testing.T, name string, a attack) {
 		reader, err := os.Open(path)
 		check(t, err)
 		defer reader.Close()
-		if n, err := reader.Read(make([]byte, 10)); n != len("token") {
+		if n, err := reader.Read(make([]byte, 10)); n < len("token") {
 			t.Errorf("a naive writer wrote %d bytes into the FIFO: %v", n, err)
 		}
 		return // it waits at the next one for ever, or until the FIFO is gone
