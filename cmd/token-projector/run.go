@@ -34,9 +34,7 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	m, h := metrics.New(version, revision()), &health{}
 	m.ObserveClientGo()
 	m.Snapshot(h.snapshot)
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", m.Handler())
-	metricsServer, err := listen(log, "metrics", o.metricsAddress, mux)
+	metricsServer, err := listen(log, "metrics", o.metricsAddress, metricsHandler(m))
 	if err != nil {
 		return err
 	}
@@ -58,6 +56,13 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	err = g.Wait()
 	log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// metricsHandler is all that is served on the metrics' address.
+func metricsHandler(m *metrics.Metrics) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.Handler())
+	return mux
 }
 
 // project connects, and runs a Projector on the root until ctx ends.
@@ -191,8 +196,10 @@ func sayFilesystem(log *zap.Logger, o *options, root *projector.Root) {
 
 // clientLogger is for client-go, which logs every attempt of every watch, and of reading a certificate that is not there:
 // of each message, one in a minute.
-func clientLogger(log *zap.Logger) *zap.Logger {
-	return log.Named("client-go").WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+func clientLogger(log *zap.Logger) *zap.Logger { return oncePerMinute(log.Named("client-go")) }
+
+func oncePerMinute(log *zap.Logger) *zap.Logger {
+	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
 	}))
 }

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/token-projector/token-projector/metrics"
 	"github.com/token-projector/token-projector/projector"
@@ -81,33 +78,4 @@ func (h *health) snapshot(ctx context.Context) (metrics.Snapshot, bool) {
 		return p.Snapshot(ctx)
 	}
 	return metrics.Snapshot{RootFailed: h.rootErr.Load() != nil}, true
-}
-
-// server serves one handler on one address.
-type server struct {
-	http.Server
-	listener net.Listener
-}
-
-func listen(log *zap.Logger, what, address string, h http.Handler) (*server, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("serve %s: %w", what, err)
-	}
-	log.Info("serving "+what, zap.String("address", l.Addr().String()))
-	return &server{listener: l, Server: http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: zap.NewStdLog(log),
-	}}, nil
-}
-
-// serve answers until ctx ends.
-func (s *server) serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	if err := s.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	headerTimeout   = 5 * time.Second // to send a request's header, or to shake hands
+	requestReadTime = 10 * time.Second
+	answerTime      = 30 * time.Second
+	idleTimeout     = time.Minute
+	maxHeaderBytes  = 16 << 10
+	maxStreams      = 16 // requests at once on one connection of HTTP/2
+
+	// shutdownTime is how long requests that are being answered may take when the
+	// daemon ends.
+	shutdownTime = 2 * time.Second
+)
+
+// server serves one handler on one address.
+type server struct {
+	http.Server
+	listener net.Listener
+}
+
+// listen makes a server that listens already; serve must follow.
+func listen(log *zap.Logger, what, address string, h http.Handler) (*server, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("serve %s: %w", what, err)
+	}
+	log.Info("serving "+what, zap.String("address", l.Addr().String()))
+	return newServer(log.Named(what), l, h), nil
+}
+
+// newServer bounds what clients can take: time, memory and connections.
+func newServer(log *zap.Logger, l net.Listener, h http.Handler) *server {
+	open := &connections{max: maxConnections}
+	return &server{listener: l, Server: http.Server{
+		Handler:           guard(h),
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestReadTime,
+		WriteTimeout: answerTime, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		DisableGeneralOptionsHandler: true, // guard refuses OPTIONS as it does all
+		ConnState:                    open.changed,
+		ConnContext:                  withAcceptance,
+		ErrorLog:                     stdlog.New(&complaints{oncePerMinute(log)}, "", 0),
+	}}
+}
+
+// serve answers until ctx ends, and what is being answered then.
+func (s *server) serve(ctx context.Context) error {
+	shut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(shut)
+		s.shut()
+	})
+	err := s.Serve(s.listener)
+	if !stop() {
+		<-shut
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s *server) shut() {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	if s.Shutdown(ctx) != nil {
+		s.Close()
+	}
+}
+
+// complaints is where net/http writes what went wrong. Whoever reaches the port
+// can make it do so: of each message, one in a minute.
+type complaints struct{ log *zap.Logger }
+
+// maxReason bounds what a log line quotes: a client's certificate may be in it.
+const maxReason = 200
+
+func (c *complaints) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if rest, ok := strings.CutPrefix(text, "http: TLS handshake error from "); ok {
+		_, reason, _ := strings.Cut(rest, ": ") // after the client's address
+		c.log.Info("a client failed to shake hands", zap.String("reason", reason[:min(len(reason), maxReason)]))
+	} else {
+		c.log.Error(text)
+	}
+	return len(line), nil
+}
