@@ -55,9 +55,9 @@ type judged struct {
 	faults  []error // in the answers to the connection at hand
 }
 
-func judge(t testing.TB, h http.Handler) *judged {
+func judge(t testing.TB, h http.Handler, c *webConfig) *judged {
 	j := &judged{l: newPipes()}
-	s := newServer(zap.NewNop(), j.l, h)
+	s := newServer(zap.NewNop(), j.l, h, c)
 	inner := s.Handler
 	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { j.answer(inner, w, r) })
 	runServer(t, s)
@@ -122,15 +122,24 @@ func (j *judged) send(raw []byte) error {
 	return errors.Join(j.faults...)
 }
 
-// FuzzRequests: whatever is sent to either port, nothing panics or fails, nothing comes back, and answers are bounded.
+// FuzzRequests: whatever is sent to either port, nothing panics or fails, nothing comes back, and answers are bounded; where a
+// password is asked for, nothing is reached without it.
 func FuzzRequests(f *testing.F) {
-	health, metrics := judge(f, (&health{}).handler()), judge(f, metricsHandler(metrics.New("v", "r")))
+	locked := judge(f, metricsHandler(&options{pprof: true}, metrics.New("v", "r")), &webConfig{path: webFile(f, user(f)), log: zap.NewNop()})
+	const password = "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Basic cmVhZGVyOnJpZ2h0\r\n\r\n" // reader:right
+	if err := locked.send([]byte(password)); err != nil || locked.answers != 1 {
+		f.Fatalf("with the password: %d answers, %v", locked.answers, err)
+	}
+	health, metrics := judge(f, (&health{}).handler(), &webConfig{}), judge(f, metricsHandler(&options{}, metrics.New("v", "r")), &webConfig{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if err := health.send(raw); err != nil {
 			t.Errorf("health: %v", err)
 		}
 		if err := metrics.send(raw); err != nil {
 			t.Errorf("metrics: %v", err)
+		}
+		if err := locked.send(raw); err != nil || locked.answers > 0 && !bytes.Contains(raw, []byte("cmVhZGVyOnJpZ2h0")) {
+			t.Errorf("locked: %d answers, %v", locked.answers, err)
 		}
 	})
 }
@@ -152,7 +161,7 @@ func TestJudge(t *testing.T) {
 		"long": {func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, longestAnswer+1)) },
 			"bytes"},
 	} {
-		err := judge(t, c.answer).send([]byte(request + request))
+		err := judge(t, c.answer, &webConfig{}).send([]byte(request + request))
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: found %v, want %q", name, err, c.want)
 		}

@@ -21,8 +21,9 @@ func withAcceptance(ctx context.Context, _ net.Conn) context.Context {
 }
 
 // guard lets only plain reading through: GET and HEAD without a body, of a path as it is. No answer repeats what a
-// client sent, not even a redirection.
-func guard(h http.Handler) http.Handler {
+// client sent, not even a redirection. Requests that the web config let through come here: to one that no longer asks for what it
+// must ask for, nothing is given.
+func guard(h http.Handler, c *webConfig) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		secure(w.Header())
 		if accepted, ok := r.Context().Value(acceptedKey{}).(time.Time); ok && time.Since(accepted) >= connectionAge {
@@ -40,6 +41,8 @@ func guard(h http.Handler) http.Handler {
 			http.Error(w, "no body, please", http.StatusRequestEntityTooLarge)
 		case r.URL.Path != cleaned(r.URL.Path):
 			http.NotFound(w, r)
+		case c.check() != nil && c.strict:
+			http.Error(w, "the web config is bad", http.StatusForbidden)
 		default:
 			h.ServeHTTP(w, r)
 		}

@@ -49,7 +49,7 @@ func (p *pipes) dial() net.Conn {
 
 // served runs a server on a listener until the test ends.
 func served(t testing.TB, log *zap.Logger, l net.Listener, h http.Handler) *server {
-	s := newServer(log, l, h)
+	s := newServer(log, l, h, &webConfig{})
 	runServer(t, s)
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/spf13/pflag"
@@ -17,17 +18,20 @@ import (
 
 // options is the command line of run.
 type options struct {
-	nodeName       string
-	identity       string // --identity, or what --kubeconfig makes of it
-	kubeconfig     string
-	rootDir        string
-	volumes        string
-	podSelector    string
-	maxInFlight    int
-	metricsAddress string
-	healthAddress  string
-	logLevel       string
-	logFormat      string
+	nodeName        string
+	identity        string // --identity, or what --kubeconfig makes of it
+	kubeconfig      string
+	rootDir         string
+	volumes         string
+	podSelector     string
+	maxInFlight     int
+	metricsAddress  string
+	webConfigFile   string
+	metricsInsecure bool
+	pprof           bool
+	healthAddress   string
+	logLevel        string
+	logFormat       string
 
 	selector labels.Selector // parsed from podSelector
 	level    zapcore.Level   // parsed from logLevel
@@ -45,6 +49,9 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.podSelector, "pod-selector", "", "label selector of the pods to take on; one that is served stays so (default: every pod of the node)")
 	f.IntVar(&o.maxInFlight, "max-in-flight", projector.DefaultMaxInFlight, "TokenRequests in flight at most")
 	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9477", "address of /metrics; port 0 picks a free one")
+	f.StringVar(&o.webConfigFile, "web-config-file", "", "TLS and authentication for --metrics-address, in the form of Prometheus's exporters; read again with every request (default: plain HTTP, on loopback only)")
+	f.BoolVar(&o.metricsInsecure, "metrics-insecure", false, "let --metrics-address be beyond loopback without TLS and authentication: whoever reaches it reads it")
+	f.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof/ on --metrics-address, too")
 	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9478", "address of /healthz and /readyz; port 0 picks a free one")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "json", "json or console")
@@ -88,7 +95,30 @@ func (o *options) validate() error {
 	if o.maxInFlight < 1 || o.maxInFlight > 1000 {
 		return fmt.Errorf("--max-in-flight %d: must be from 1 to 1000", o.maxInFlight)
 	}
-	return cmp.Or(o.validateIdentity(), address("--metrics-address", o.metricsAddress), address("--health-address", o.healthAddress), o.validateLog())
+	return cmp.Or(o.validateIdentity(), o.validateAddresses(), o.validateLog())
+}
+
+func (o *options) validateAddresses() error {
+	if err := cmp.Or(address("--metrics-address", o.metricsAddress), address("--health-address", o.healthAddress)); err != nil {
+		return err
+	}
+	switch {
+	case o.secureMetrics() && o.webConfigFile == "":
+		return fmt.Errorf("--metrics-address %q: beyond loopback, TLS and authentication are needed by --web-config-file; or do without by --metrics-insecure", o.metricsAddress)
+	case o.pprof && !loopback(o.metricsAddress) && o.metricsInsecure:
+		return fmt.Errorf("--pprof: not on %q with --metrics-insecure; use --web-config-file, or a loopback address", o.metricsAddress)
+	}
+	return nil
+}
+
+// secureMetrics tells whether metrics need TLS and authentication.
+func (o *options) secureMetrics() bool { return !loopback(o.metricsAddress) && !o.metricsInsecure }
+
+// loopback tells whether only this machine, or pod, reaches the address. Of names, it knows but one.
+func loopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback() || host == "localhost"
 }
 
 func (o *options) validateLog() error {

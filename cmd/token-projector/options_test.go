@@ -54,30 +54,54 @@ func TestParseIdentity(t *testing.T) {
 	}
 }
 
+// TestSecureMetrics: metrics need TLS and authentication wherever they may be read from elsewhere, unless the operator does without.
+func TestSecureMetrics(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1:1": false, "127.8.0.1:1": false, "[::1]:1": false, "localhost:1": false,
+		":1": true, "0.0.0.0:1": true, "[::]:1": true, "10.0.0.1:1": true, "[fe80::1%eth0]:1": true, "localhost.example:1": true,
+	} {
+		if o := (&options{metricsAddress: address}); o.secureMetrics() != want {
+			t.Errorf("%s: %v, want %v", address, !want, want)
+		}
+		if o := (&options{metricsAddress: address, metricsInsecure: true}); o.secureMetrics() {
+			t.Errorf("%s: needs them in spite of --metrics-insecure", address)
+		}
+		_, err := parse([]string{"--node-name", "n", "--metrics-address", address, "--pprof", "--web-config-file", "f"}, noEnv)
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestMisuse: one clear line on stderr that names what is wrong, exit 2.
 func TestMisuse(t *testing.T) {
 	for args, names := range map[string]string{
 		"run":                               "NODE_NAME",
 		"run --node-name Node_1":            "--node-name",
 		"run --node-name n --identity root": "impersonate-node, kubeconfig, service-account",
-		"run --node-name n --identity kubeconfig":                      "--kubeconfig, or in a pod use impersonate-node or service-account",
-		"run --node-name n --identity impersonate-node --kubeconfig f": "--identity impersonate-node is by the credential of the daemon's own pod, and --kubeconfig names another one: leave one of the two flags out",
-		"run --node-name n --identity service-account --kubeconfig f":  "--identity service-account is by the credential of the daemon's own pod, and --kubeconfig names another one: leave one of the two flags out",
-		"run --node-name n --volumes some":                             "--volumes",
-		"run --node-name n --root-dir run":                             "--root-dir",
-		"run --node-name n --root-dir /":                               "--root-dir",
-		"run --node-name n --max-in-flight 0":                          "--max-in-flight",
-		"run --node-name n --max-in-flight x":                          "--max-in-flight",
-		"run --node-name n --pod-selector a=(":                         "--pod-selector",
-		"run --node-name n --metrics-address 9477":                     "--metrics-address",
-		"run --node-name n --health-address :99999":                    "--health-address",
-		"run --node-name n --health-address nowhere":                   "--health-address",
-		"run --node-name n --log-level loud":                           "--log-level",
-		"run --node-name n --log-level panic":                          "--log-level",
-		"run --node-name n --log-format xml":                           "--log-format",
-		"run --node-name n --colour red":                               "--colour",
-		"run --node-name n extra":                                      "extra",
-		"project":                                                      "project",
+		"run --node-name n --identity kubeconfig":                                               "--kubeconfig, or in a pod use impersonate-node or service-account",
+		"run --node-name n --identity impersonate-node --kubeconfig f":                          "--identity impersonate-node is by the credential of the daemon's own pod, and --kubeconfig names another one: leave one of the two flags out",
+		"run --node-name n --identity service-account --kubeconfig f":                           "--identity service-account is by the credential of the daemon's own pod, and --kubeconfig names another one: leave one of the two flags out",
+		"run --node-name n --volumes some":                                                      "--volumes",
+		"run --node-name n --root-dir run":                                                      "--root-dir",
+		"run --node-name n --root-dir /":                                                        "--root-dir",
+		"run --node-name n --max-in-flight 0":                                                   "--max-in-flight",
+		"run --node-name n --max-in-flight x":                                                   "--max-in-flight",
+		"run --node-name n --pod-selector a=(":                                                  "--pod-selector",
+		"run --node-name n --metrics-address 9477":                                              "--metrics-address",
+		"run --node-name n --health-address :99999":                                             "--health-address",
+		"run --node-name n --health-address nowhere":                                            "--health-address",
+		"run --node-name n --log-level loud":                                                    "--log-level",
+		"run --node-name n --log-level panic":                                                   "--log-level",
+		"run --node-name n --log-format xml":                                                    "--log-format",
+		"run --node-name n --colour red":                                                        "--colour",
+		"run --node-name n extra":                                                               "extra",
+		"project":                                                                               "project",
+		"run --node-name n --metrics-address :9477":                                             "--web-config-file",
+		"run --node-name n --metrics-address [::]:1":                                            "--metrics-insecure",
+		"run --node-name n --metrics-address node-7:1":                                          "--metrics-insecure",
+		"run --node-name n --metrics-address :1 --pprof --metrics-insecure":                     "--pprof",
+		"run --node-name n --metrics-address :1 --pprof --metrics-insecure --web-config-file f": "--pprof",
 	} {
 		t.Setenv("NODE_NAME", "")
 		var stdout, stderr bytes.Buffer
@@ -111,10 +135,13 @@ func TestCannotStart(t *testing.T) {
 		args  []string
 		names string
 	}{
-		"no cluster":    {nil, "--identity impersonate-node needs the credential of a pod; elsewhere give --kubeconfig"},
-		"no pod":        {[]string{"--identity", "service-account"}, "--identity service-account needs the credential of a pod; elsewhere give --kubeconfig"},
-		"no kubeconfig": {[]string{"--kubeconfig", t.TempDir() + "/none"}, "none"},
-		"no address":    {[]string{"--metrics-address", "203.0.113.1:1"}, "metrics"},
+		"no cluster":      {nil, "--identity impersonate-node needs the credential of a pod; elsewhere give --kubeconfig"},
+		"no pod":          {[]string{"--identity", "service-account"}, "--identity service-account needs the credential of a pod; elsewhere give --kubeconfig"},
+		"no kubeconfig":   {[]string{"--kubeconfig", t.TempDir() + "/none"}, "none"},
+		"no address":      {[]string{"--metrics-address", "203.0.113.1:1", "--metrics-insecure"}, "metrics"},
+		"no web config":   {[]string{"--web-config-file", "/none/web.yml"}, "/none/web.yml"},
+		"bad web config":  {[]string{"--web-config-file", webFile(t, "a: 1\n")}, "line 1"},
+		"open web config": {[]string{"--web-config-file", webFile(t, user(t)), "--metrics-address", ":0"}, "tls_server_config"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("KUBERNETES_SERVICE_HOST", "")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/go-logr/zapr"
@@ -34,12 +35,12 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	m, h := metrics.New(version, revision()), &health{}
 	m.ObserveClientGo()
 	m.Snapshot(h.snapshot)
-	metricsServer, err := listen(log, "metrics", o.metricsAddress, metricsHandler(m))
+	metricsServer, err := listenMetrics(log, o, m)
 	if err != nil {
 		return err
 	}
 	defer metricsServer.Close()
-	healthServer, err := listen(log, "health", o.healthAddress, h.handler())
+	healthServer, err := listen(log, "health", o.healthAddress, h.handler(), &webConfig{})
 	if err != nil {
 		return err
 	}
@@ -58,10 +59,28 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	return err
 }
 
-// metricsHandler is all that is served on the metrics' address.
-func metricsHandler(m *metrics.Metrics) http.Handler {
+func listenMetrics(log *zap.Logger, o *options, m *metrics.Metrics) (*server, error) {
+	if !loopback(o.metricsAddress) && o.metricsInsecure {
+		log.Warn("metrics are for whoever reaches them, as --metrics-insecure says", zap.String("address", o.metricsAddress))
+	}
+	c := &webConfig{path: o.webConfigFile, strict: o.secureMetrics(), log: log}
+	return listen(log, "metrics", o.metricsAddress, metricsHandler(o, m), c)
+}
+
+// metricsHandler is all that is served on the metrics' address, behind the web
+// config.
+func metricsHandler(o *options, m *metrics.Metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
+	if o.pprof {
+		// ServeMux's own redirection would repeat the query.
+		mux.Handle("GET /debug/pprof", http.RedirectHandler("/debug/pprof/", http.StatusFound))
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	return mux
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/exporter-toolkit/web"
 	"go.uber.org/zap"
 )
 
@@ -30,30 +31,34 @@ const (
 type server struct {
 	http.Server
 	listener net.Listener
+	web      *webConfig
 }
 
 // listen makes a server that listens already; serve must follow.
-func listen(log *zap.Logger, what, address string, h http.Handler) (*server, error) {
+func listen(log *zap.Logger, what, address string, h http.Handler, c *webConfig) (*server, error) {
+	if err := c.read(); err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("serve %s: %w", what, err)
 	}
 	log.Info("serving "+what, zap.String("address", l.Addr().String()))
-	return newServer(log.Named(what), l, h), nil
+	return newServer(log.Named(what), l, h, c), nil
 }
 
 // newServer bounds what clients can take: time, memory and connections.
-func newServer(log *zap.Logger, l net.Listener, h http.Handler) *server {
+func newServer(log *zap.Logger, l net.Listener, h http.Handler, c *webConfig) *server {
 	open := &connections{max: maxConnections}
-	return &server{listener: l, Server: http.Server{
-		Handler:           guard(h),
+	return &server{listener: l, web: c, Server: http.Server{
+		Handler:           guard(h, c),
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestReadTime,
 		WriteTimeout: answerTime, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		DisableGeneralOptionsHandler: true, // guard refuses OPTIONS as it does all
 		ConnState:                    open.changed,
 		ConnContext:                  withAcceptance,
-		ErrorLog:                     stdlog.New(&complaints{oncePerMinute(log)}, "", 0),
+		ErrorLog:                     stdlog.New(&complaints{oncePerMinute(log), c}, "", 0),
 	}}
 }
 
@@ -64,7 +69,7 @@ func (s *server) serve(ctx context.Context) error {
 		defer close(shut)
 		s.shut()
 	})
-	err := s.Serve(s.listener)
+	err := web.Serve(s.listener, &s.Server, &web.FlagConfig{WebConfigFile: &s.web.path}, s.web.toolkitLog())
 	if !stop() {
 		<-shut
 	}
@@ -84,18 +89,23 @@ func (s *server) shut() {
 
 // complaints is where net/http writes what went wrong. Whoever reaches the port
 // can make it do so: of each message, one in a minute.
-type complaints struct{ log *zap.Logger }
+type complaints struct {
+	log *zap.Logger
+	web *webConfig // which says itself what is wrong with it
+}
 
 // maxReason bounds what a log line quotes: a client's certificate may be in it.
 const maxReason = 200
 
 func (c *complaints) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
-	if rest, ok := strings.CutPrefix(text, "http: TLS handshake error from "); ok {
+	rest, handshake := strings.CutPrefix(text, "http: TLS handshake error from ")
+	switch {
+	case !handshake:
+		c.log.Error(text)
+	case c.web.check() == nil: // else the client is not to blame
 		_, reason, _ := strings.Cut(rest, ": ") // after the client's address
 		c.log.Info("a client failed to shake hands", zap.String("reason", reason[:min(len(reason), maxReason)]))
-	} else {
-		c.log.Error(text)
 	}
 	return len(line), nil
 }

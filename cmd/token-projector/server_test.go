@@ -30,7 +30,7 @@ func TestReadOnly(t *testing.T) {
 		good    string
 	}{
 		"health":  {(&health{}).handler(), "/healthz"},
-		"metrics": {metricsHandler(m), "/metrics"},
+		"metrics": {metricsHandler(&options{}, m), "/metrics"},
 	} {
 		l := listenTCP(t)
 		served(t, zap.NewNop(), l, c.handler)
@@ -238,7 +238,7 @@ func TestShutdown(t *testing.T) {
 					case <-r.Context().Done():
 					case <-time.After(c.takes):
 					}
-				}))
+				}), &webConfig{})
 				ctx, end := context.WithCancel(t.Context())
 				ended := make(chan error)
 				go func() { ended <- s.serve(ctx) }()
