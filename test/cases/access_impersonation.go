@@ -9,7 +9,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// associated are the rights of deploy/rbac.yaml: to be the node that one's own pod is on, for what a projector does.
+// associated are the rights of deploy/base/rbac.yaml: to be the node that one's own pod is on, for what a projector does.
 var associated = []rbacv1.PolicyRule{
 	{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"nodes"}, Verbs: []string{"impersonate:associated-node"}},
 	asNodeTo("pods", "get", "list", "watch"), asNodeTo("serviceaccounts/token", "create"), asNodeTo("secrets", "get"),

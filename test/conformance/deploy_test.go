@@ -2,22 +2,27 @@ package conformance
 
 import (
 	"encoding/json"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resource"
+	kustomize "sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
 )
 
 // Names that deploy/ gives.
@@ -26,11 +31,15 @@ const (
 	deployName      = "token-projector"
 )
 
-// manifests returns what `kubectl kustomize deploy` prints.
-func manifests(t *testing.T) []*resource.Resource {
+// deployDir is deploy/, or a directory in it.
+func deployDir(elem ...string) string {
+	return filepath.Join(append([]string{"..", "..", "deploy"}, elem...)...)
+}
+
+// manifests returns what `kubectl kustomize deploy` prints, or of a directory in it.
+func manifests(t *testing.T, elem ...string) []*resource.Resource {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
-		Run(filesys.MakeFsOnDisk(), filepath.Join("..", "..", "deploy"))
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), deployDir(elem...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +49,32 @@ func manifests(t *testing.T) []*resource.Resource {
 // apply does what `kubectl apply --server-side --validate=strict` does with one object, given extra fields.
 func apply(t *testing.T, object *resource.Resource, extra map[string]any) error {
 	t.Helper()
+	_, _, err := applied(t, object, extra)
+	return err
+}
+
+// applied is apply; it returns what is stored then, and the server's warnings.
+func applied(t *testing.T, object *resource.Resource, extra map[string]any, dryRun ...string) (*unstructured.Unstructured, []string, error) {
+	t.Helper()
+	content, err := object.Map()
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(content, extra)
+	body, err := json.Marshal(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heard warnings
+	stored, err := resourceOf(t, object, &heard).Patch(t.Context(), object.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{
+		FieldManager: "kubectl", FieldValidation: metav1.FieldValidationStrict, DryRun: dryRun,
+	})
+	return stored, heard, err
+}
+
+// resourceOf is where the server keeps objects like this one.
+func resourceOf(t *testing.T, object *resource.Resource, heard *warnings) dynamic.ResourceInterface {
+	t.Helper()
 	groups, err := restmapper.GetAPIGroupResources(client.Discovery())
 	if err != nil {
 		t.Fatal(err)
@@ -48,78 +83,40 @@ func apply(t *testing.T, object *resource.Resource, extra map[string]any) error 
 	mapping, err := restmapper.NewDiscoveryRESTMapper(groups).
 		RESTMapping(schema.GroupKind{Group: gvk.Group, Kind: gvk.Kind}, gvk.Version)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	content, err := object.Map()
-	if err != nil {
-		return err
-	}
-	maps.Copy(content, extra)
-	body, err := json.Marshal(content)
-	if err != nil {
-		return err
-	}
-	dynamicClient, err := dynamic.NewForConfig(plane.Admin())
+	config := plane.Admin()
+	config.WarningHandler = heard
+	dynamicClient, err := dynamic.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = dynamicClient.Resource(mapping.Resource).Namespace(object.GetNamespace()).Patch(t.Context(), object.GetName(),
-		types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: "conformance", FieldValidation: metav1.FieldValidationStrict})
-	return err
+	return dynamicClient.Resource(mapping.Resource).Namespace(object.GetNamespace())
 }
+
+// warnings are those of the server's answers to one client.
+type warnings []string
+
+// HandleWarningHeader is client-go's.
+func (w *warnings) HandleWarningHeader(_ int, _ string, text string) { *w = append(*w, text) }
+
+var deployed sync.Once
 
 // applyDeploy applies deploy/ for the first test that needs it.
-var applied sync.Once
-
 func applyDeploy(t *testing.T) {
 	t.Helper()
-	applied.Do(func() {
-		for _, object := range manifests(t) {
-			if err := apply(t, object, nil); err != nil {
-				t.Errorf("apply %s %s: %v", object.GetKind(), object.GetName(), err)
-			}
-		}
-		awaitNamespace(t, deployNamespace)
-	})
+	deployed.Do(func() { applyAll(t, manifests(t)) })
 }
 
-// The API server must take every manifest, each field of it, a second time too.
-func TestDeployIsApplied(t *testing.T) {
-	applyDeploy(t)
-	kinds := map[string]bool{}
-	for _, object := range manifests(t) {
-		kinds[object.GetKind()] = true
+// applyAll applies objects in their order, and waits until pods can be made.
+func applyAll(t *testing.T, objects []*resource.Resource) {
+	t.Helper()
+	for _, object := range objects {
 		if err := apply(t, object, nil); err != nil {
-			t.Errorf("apply %s %s again: %v", object.GetKind(), object.GetName(), err)
-		}
-		if err := apply(t, object, map[string]any{"misspelled": "field"}); err == nil || !strings.Contains(err.Error(), ".misspelled") {
-			t.Errorf("apply %s %s with an unknown field: %v", object.GetKind(), object.GetName(), err)
+			t.Errorf("apply %s %s: %v", object.GetKind(), object.GetName(), err)
 		}
 	}
-	for _, kind := range []string{"Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "DaemonSet"} {
-		if !kinds[kind] {
-			t.Errorf("deploy/ has no %s", kind)
-		}
-	}
-}
-
-// The manifests in the directory are those in the kustomization.
-func TestDeployIsWhole(t *testing.T) {
-	dir := filepath.Join("..", "..", "deploy")
-	kustomization, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil || len(files) < 2 {
-		t.Fatalf("files of deploy/: %v, %v", files, err)
-	}
-	for _, file := range files {
-		name := filepath.Base(file)
-		if name != "kustomization.yaml" && !strings.Contains(string(kustomization), "\n- "+name+"\n") {
-			t.Errorf("%s is not in the kustomization", name)
-		}
-	}
+	awaitNamespace(t, deployNamespace)
 }
 
 func daemonSet(t *testing.T) *appsv1.DaemonSet {
@@ -130,4 +127,70 @@ func daemonSet(t *testing.T) *appsv1.DaemonSet {
 		t.Fatal(err)
 	}
 	return ds
+}
+
+// Every file is part of what is applied, and the README speaks of every overlay, and of none that is not there.
+func TestDeployIsWhole(t *testing.T) {
+	planted := t.TempDir()
+	for name, content := range map[string]string{
+		"kustomization.yaml": "resources: [listed.yaml]\npatches: [{path: patch.yaml}]\n", "listed.yaml": "", "patch.yaml": "", "lost.yaml": "",
+	} {
+		if err := os.WriteFile(filepath.Join(planted, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := unlisted(t, planted); !slices.Equal(got, []string{"lost.yaml"}) {
+		t.Errorf("of a directory with lost.yaml: %q", got)
+	}
+	err := filepath.WalkDir(deployDir(), func(dir string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() || dir == deployDir("overlays") {
+			return err
+		}
+		for _, name := range unlisted(t, dir) {
+			t.Errorf("%s: %s is not in the kustomization", dir, name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile(deployDir("README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, overlay := range overlays(t) {
+		if !strings.Contains(string(readme), "| `"+overlay+"` |") {
+			t.Errorf("the README has no line for the overlay %s", overlay)
+		}
+	}
+	if lines := strings.Count(string(readme), "\n| `"); lines != len(overlays(t)) {
+		t.Errorf("the README's table has %d lines, for %d overlays", lines, len(overlays(t)))
+	}
+}
+
+// unlisted are the manifests of a directory that its kustomization does not name.
+func unlisted(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var k kustomize.Kustomization
+	if err := yaml.UnmarshalStrict(content, &k); err != nil {
+		t.Fatal(err)
+	}
+	listed := append(k.Resources, "kustomization.yaml")
+	for _, patch := range k.Patches {
+		listed = append(listed, patch.Path)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if name := filepath.Base(file); !slices.Contains(listed, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/token-projector/token-projector/test/conformance/controlplane"
 )
 
 // Who a DaemonSet's pod is to the API server, and where the kubelet would put its credentials.
@@ -21,6 +23,7 @@ const (
 	daemonUser     = "system:serviceaccount:" + deployNamespace + ":" + deployName
 	credentialsDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 	rootMount      = "/run/token-projector"
+	kubeconfigDir  = "/etc/token-projector" // of the overlay kubelet-less
 )
 
 // The DaemonSet of deploy/, as a pod of one node, with no credentials but its token and no rights but deploy/'s RBAC.
@@ -160,10 +163,14 @@ func startInSandbox(t *testing.T, pod *corev1.Pod, root, token string) *daemon {
 		Env:          containerEnv(t, pod),
 	}
 	for _, mount := range container.VolumeMounts {
-		s.Mounts[mount.MountPath] = map[string]string{
-			rootMount: root, credentialsDir: credentials(t, pod, token),
-		}[mount.MountPath]
-		if s.Mounts[mount.MountPath] == "" {
+		switch mount.MountPath {
+		case rootMount:
+			s.Mounts[mount.MountPath] = root
+		case credentialsDir:
+			s.Mounts[mount.MountPath] = credentials(t, pod, token)
+		case kubeconfigDir:
+			s.Mounts[mount.MountPath] = nodeCredentials(t, pod.Spec.NodeName)
+		default:
 			t.Fatalf("nothing to mount on %s", mount.MountPath)
 		}
 		if mount.ReadOnly {
@@ -220,6 +227,20 @@ func credentials(t *testing.T, pod *corev1.Pod, token string) string {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	return dir
+}
+
+// nodeCredentials writes a node's kubeconfig as the overlay kubelet-less expects it.
+func nodeCredentials(t *testing.T, node string) string {
+	t.Helper()
+	config, err := plane.Node(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := controlplane.WriteKubeconfig(filepath.Join(dir, "kubeconfig"), config); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }

@@ -20,7 +20,7 @@ const (
 )
 
 // impersonate makes the call that of the user whom the headers name. An administrator may be anybody; a service account may
-// be the node that its token is bound to, as if it had the rights of deploy/rbac.yaml. The refusals are those of the first
+// be the node that its token is bound to, as if it had the rights of deploy/base/rbac.yaml. The refusals are those of the first
 // kind of impersonation that there is for the user (kubernetes KEP 5284), or of the old kind if there is none.
 func (c *call) impersonate() error {
 	u, nameOnly := wantedUser(c.r.Header)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -113,7 +114,7 @@ func (c *ControlPlane) launch(ctx context.Context, binary string) error {
 	if err := c.await(ctx, "the API server", func(ctx context.Context) (bool, error) { return ready(ctx, client), nil }); err != nil {
 		return err
 	}
-	if err := c.run(binary, "kube-controller-manager", c.controllerManagerFlags()); err != nil {
+	if err := c.run(binary, "kube-controller-manager", c.controllerManagerFlags(usualControllers)); err != nil {
 		return err
 	}
 	return c.await(ctx, "the controllers", func(ctx context.Context) (bool, error) {
@@ -131,6 +132,23 @@ func (c *ControlPlane) run(binary, name string, flags []string) error {
 }
 
 // await polls condition until it holds, ctx ends or a process has died.
+// StartController starts another kube-controller-manager with one controller, such as "daemonset-controller", and returns
+// what ends it.
+func (c *ControlPlane) StartController(name string) (stop func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.run(c.binary, "kube-controller-manager", c.controllerManagerFlags(name)); err != nil {
+		return nil, err
+	}
+	p := c.processes[len(c.processes)-1]
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.processes = slices.DeleteFunc(c.processes, func(of *process) bool { return of == p })
+		p.kill()
+	}, nil
+}
+
 func (c *ControlPlane) await(ctx context.Context, what string, condition wait.ConditionWithContextFunc) error {
 	err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		for _, p := range c.processes {

@@ -103,11 +103,14 @@ func (c *ControlPlane) serverFlags(port string) []string {
 	}
 }
 
-func (c *ControlPlane) controllerManagerFlags() []string {
+// usualControllers are those that pods, and the daemon, cannot do without.
+const usualControllers = "serviceaccount-controller,serviceaccount-token-controller," +
+	"root-ca-certificate-publisher-controller,namespace-controller"
+
+func (c *ControlPlane) controllerManagerFlags(controllers string) []string {
 	return []string{
 		"--kubeconfig=" + c.file("controller-manager.kubeconfig"),
-		"--controllers=serviceaccount-controller,serviceaccount-token-controller," +
-			"root-ca-certificate-publisher-controller,namespace-controller",
+		"--controllers=" + controllers,
 		"--use-service-account-credentials", // each controller has its own rights, as everywhere
 		"--service-account-private-key-file=" + c.file(signingKey(jose.RS256)),
 		"--root-ca-file=" + c.file(caFile),
