@@ -58,6 +58,14 @@ func startDaemon(t, whole *testing.T, flags ...string) *daemon {
 
 func startCommand(t, whole *testing.T, cmd *exec.Cmd) *daemon {
 	t.Helper()
+	d := launch(t, whole, cmd)
+	eventually(t, d.ready)
+	return d
+}
+
+// launch starts a daemon that may never become ready.
+func launch(t, whole *testing.T, cmd *exec.Cmd) *daemon {
+	t.Helper()
 	log, err := os.Create(filepath.Join(whole.TempDir(), "daemon.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +78,6 @@ func startCommand(t, whole *testing.T, cmd *exec.Cmd) *daemon {
 	d := &daemon{cmd: cmd, logFile: log.Name(), done: make(chan error, 1)}
 	go func() { d.done <- cmd.Wait(); close(d.done) }()
 	whole.Cleanup(func() { d.end(whole) })
-	eventually(t, d.ready)
 	return d
 }
 

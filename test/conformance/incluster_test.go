@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/utils/ptr"
 
@@ -24,6 +27,12 @@ const (
 	credentialsDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 	rootMount      = "/run/token-projector"
 	kubeconfigDir  = "/etc/token-projector" // of the overlay kubelet-less
+)
+
+// What the API server knows of whoever has a token that is bound to a pod.
+const (
+	nodeNameExtra = "authentication.kubernetes.io/node-name"
+	podNameExtra  = "authentication.kubernetes.io/pod-name"
 )
 
 // The DaemonSet of deploy/, as a pod of one node, with no credentials but its token and no rights but deploy/'s RBAC.
@@ -42,7 +51,7 @@ func TestInCluster(t *testing.T) {
 	pod := createPod(t, unmountedPod(nodeName))
 
 	root, token := t.TempDir(), boundToken(t, own)
-	d := startInSandbox(t, own, root, token)
+	d := startCommand(t, t, inSandbox(t, own, root, credentials(t, own, token), plane))
 	eventually(t, func() error {
 		return missing(volumeDir(root, pod, vaultVolume), vaultFile, "ca.crt", "namespace", "password")
 	})
@@ -119,55 +128,84 @@ func testOwnedInCluster(t *testing.T, root string, pod *corev1.Pod) {
 // daemonSetPod creates the pod that the DaemonSet's controller would: it is not running here.
 func daemonSetPod(t *testing.T, nodeName string) *corev1.Pod {
 	t.Helper()
+	return createPod(t, daemonSetTemplate(t, nodeName))
+}
+
+func daemonSetTemplate(t *testing.T, nodeName string) *corev1.Pod {
+	t.Helper()
 	template := daemonSet(t).Spec.Template
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: deployNamespace, Name: nodeName, Labels: template.Labels},
 		Spec:       template.Spec,
 	}
 	pod.Spec.NodeName = nodeName
-	return createPod(t, pod)
+	return pod
 }
 
 // boundToken requests the token that the kubelet would put into the pod.
 func boundToken(t *testing.T, pod *corev1.Pod) string {
 	t.Helper()
+	return accountToken(t, pod, tokenRequest(pod).Spec.BoundObjectRef)
+}
+
+// accountToken requests a token of the pod's account, bound to any object, or to none.
+func accountToken(t *testing.T, pod *corev1.Pod, to *authenticationv1.BoundObjectReference) string {
+	t.Helper()
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: to}}
 	answer, err := client.CoreV1().ServiceAccounts(pod.Namespace).
-		CreateToken(t.Context(), pod.Spec.ServiceAccountName, tokenRequest(pod), metav1.CreateOptions{})
+		CreateToken(t.Context(), pod.Spec.ServiceAccountName, request, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return answer.Status.Token
 }
 
+// boundTo refers to any object.
+func boundTo(kind, name string, uid types.UID) *authenticationv1.BoundObjectReference {
+	return &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: kind, Name: name, UID: uid}
+}
+
 // tokenRequest is the kubelet's for the pod, with these audiences.
 func tokenRequest(pod *corev1.Pod, audiences ...string) *authenticationv1.TokenRequest {
 	return &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		Audiences:      audiences,
-		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		BoundObjectRef: boundTo("Pod", pod.Name, pod.UID),
 	}}
 }
 
-// startInSandbox runs the pod's only container from the image, with the mounts, arguments and capabilities of its spec.
+// startInSandbox starts the pod's daemon with its token, and no flags but its spec's; "" if it has none.
 func startInSandbox(t *testing.T, pod *corev1.Pod, root, token string) *daemon {
+	t.Helper()
+	secrets := ""
+	if token != "" {
+		secrets = credentials(t, pod, token)
+	}
+	return startCommand(t, t, inSandbox(t, pod, root, secrets, plane))
+}
+
+// inSandbox is the command of the pod's only container, from the image, with the mounts, arguments and capabilities of its
+// spec, and flags. secrets is the directory of its credentials, server the one that it takes for its cluster's.
+func inSandbox(t *testing.T, pod *corev1.Pod, root, secrets string, server interface{ Address() (host, port string) }, flags ...string) *exec.Cmd {
 	t.Helper()
 	container := pod.Spec.Containers[0]
 	program := append(append([]string{}, container.Command...), container.Args...)
 	if len(container.Command) == 0 {
 		program = append(append([]string{}, image.entrypoint...), container.Args...)
 	}
+	host, port := server.Address()
 	s := &sandbox{
 		Root:         t.TempDir(),
 		Mounts:       map[string]string{},
 		Capabilities: keptCapabilities(t, container.SecurityContext),
-		Argv:         append(program, addressFlags...),
-		Env:          containerEnv(t, pod),
+		Argv:         append(append(program, flags...), addressFlags...),
+		Env:          append(containerEnv(t, pod), "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port),
 	}
 	for _, mount := range container.VolumeMounts {
 		switch mount.MountPath {
 		case rootMount:
 			s.Mounts[mount.MountPath] = root
 		case credentialsDir:
-			s.Mounts[mount.MountPath] = credentials(t, pod, token)
+			s.Mounts[mount.MountPath] = secrets
 		case kubeconfigDir:
 			s.Mounts[mount.MountPath] = nodeCredentials(t, pod.Spec.NodeName)
 		default:
@@ -184,7 +222,7 @@ func startInSandbox(t *testing.T, pod *corev1.Pod, root, token string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startCommand(t, t, cmd)
+	return cmd
 }
 
 func keptCapabilities(t *testing.T, sc *corev1.SecurityContext) []string {
@@ -202,8 +240,7 @@ func keptCapabilities(t *testing.T, sc *corev1.SecurityContext) []string {
 
 func containerEnv(t *testing.T, pod *corev1.Pod) []string {
 	t.Helper()
-	host, port := plane.Address()
-	env := []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}
+	var env []string
 	for _, v := range pod.Spec.Containers[0].Env {
 		value := v.Value
 		if v.ValueFrom != nil {
@@ -257,11 +294,12 @@ func wantMode(t *testing.T, name string, mode uint32, user, group int) {
 	}
 }
 
-// wantActedAsNode wants every request of the daemon to have been the node's, by constrained impersonation.
+// wantActedAsNode wants every request of the daemon on the node to have been the node's, by constrained impersonation.
 func wantActedAsNode(t *testing.T, nodeName string) {
 	t.Helper()
 	events, err := plane.AuditEvents(func(event *auditv1.Event) bool {
 		return event.Stage == auditv1.StageResponseComplete && event.User.Username == daemonUser &&
+			slices.Equal([]string(event.User.Extra[nodeNameExtra]), []string{nodeName}) &&
 			event.UserAgent != "" && !strings.HasPrefix(event.UserAgent, directAgent)
 	})
 	if err != nil {

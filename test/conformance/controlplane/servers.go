@@ -35,7 +35,7 @@ func (c *ControlPlane) Server(ctx context.Context, flags *cases.Flags, _ bool) (
 	}
 	s, err := c.startServer(ctx, flags)
 	if err != nil {
-		return nil, fmt.Errorf("start one more API server: %w", err)
+		return nil, err
 	}
 	if c.servers == nil {
 		c.servers = map[*cases.Flags]*Server{}
@@ -44,20 +44,31 @@ func (c *ControlPlane) Server(ctx context.Context, flags *cases.Flags, _ bool) (
 	return s, nil
 }
 
+// ServerWith starts one more server, which is the caller's own: as usual, but for these command-line flags, which Restart
+// drops.
+func (c *ControlPlane) ServerWith(ctx context.Context, arguments ...string) (*Server, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.startServer(ctx, cases.Usual, arguments...)
+}
+
 // Kubectl is how a command line of kubectl begins: the one of the control plane's release, whichever is installed.
 func (c *ControlPlane) Kubectl() []string { return []string{c.binary, "kubectl"} }
 
-func (c *ControlPlane) startServer(ctx context.Context, flags *cases.Flags) (*Server, error) {
+func (c *ControlPlane) startServer(ctx context.Context, flags *cases.Flags, arguments ...string) (*Server, error) {
 	p, err := freePorts()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{plane: c, port: p.apiserver}
-	if err := c.run(c.binary, "kube-apiserver", c.apiserverFlags(s.port, flags)); err != nil {
-		return nil, err
+	if err := c.run(c.binary, "kube-apiserver", append(c.apiserverFlags(s.port, flags), arguments...)); err != nil {
+		return nil, fmt.Errorf("start one more API server: %w", err)
 	}
 	s.process = c.processes[len(c.processes)-1]
-	return s, s.awaitReady(ctx)
+	if err := s.awaitReady(ctx); err != nil {
+		return nil, fmt.Errorf("start one more API server: %w", err)
+	}
+	return s, nil
 }
 
 // Restart ends a server that is not the first one, and starts it on the same port with other flags. Its pointer stays that
@@ -88,6 +99,9 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	defer cancel()
 	return s.plane.await(ctx, "the API server", func(ctx context.Context) (bool, error) { return ready(ctx, client), nil })
 }
+
+// Address returns where this server listens, as ControlPlane's does.
+func (s *Server) Address() (host, port string) { return loopback, s.port }
 
 func (s *Server) at(config *rest.Config) *rest.Config {
 	config.Host = "https://" + net.JoinHostPort(loopback, s.port)
