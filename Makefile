@@ -3,7 +3,8 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 
 GO          ?= go
-DOCKER      ?= docker
+# What makes the image: buildah, podman or docker, whichever is there.
+BUILDER     ?= $(or $(notdir $(firstword $(shell command -v buildah podman docker))),buildah)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # FOR ends `make run` by itself and makes it judge (30s); 0s is until Ctrl-C.
@@ -18,7 +19,7 @@ LIVES     ?= 10000
 # Outside a usable git checkout the version is dev and nothing is stamped.
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BUILDVCS := $(shell git rev-parse --verify --quiet HEAD >/dev/null 2>&1 && echo auto || echo false)
-BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags "-X main.version=$(VERSION)"
+BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags "$(STRIP) -X main.version=$(VERSION)"
 
 .PHONY: help
 help: ## show this
@@ -103,9 +104,25 @@ promises: ## each promise broken on purpose, a line at a time: a test must notic
 soak: ## SEEDS (2000) random histories, and 110 pods, of thirty days each in virtual time, on all processors
 	$(GO) test -count=1 -timeout 24h -v -run '^Test(Soak|ThirtyDays)$$' ./projector -seeds $(SEEDS) -pods 110
 
+# The image's time is its commit's, so that building it again makes the same image.
+IMAGE             ?= token-projector:$(VERSION)
+IMAGE_ROOT        ?= bin/image
+IMAGE_ARCH         = $(or $(GOARCH),$(shell $(GO) env GOARCH))
+REVISION          := $(shell git rev-parse --verify --quiet HEAD || echo unknown)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+IMAGE_TIME         = $(if $(filter docker,$(BUILDER)),--build-arg SOURCE_DATE_EPOCH=,--timestamp )$(SOURCE_DATE_EPOCH)
+
 .PHONY: image
-image: ## the container image
-	$(DOCKER) build --build-arg VERSION=$(VERSION) -t token-projector:$(VERSION) .
+image: image-root ## the container image, by BUILDER (buildah, podman, docker); GOARCH=arm64 for another processor
+	$(BUILDER) build $(IMAGE_TIME) --platform linux/$(IMAGE_ARCH) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		-t $(IMAGE) -f Dockerfile $(IMAGE_ROOT)
+
+.PHONY: image-root
+image-root: STRIP = -s -w
+image-root:
+	rm -rf $(IMAGE_ROOT)
+	GOOS=linux $(BUILD) -o $(IMAGE_ROOT)/token-projector ./cmd/token-projector
+	env -u GOOS -u GOARCH SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(GO) run ./deploy/image $(IMAGE_ROOT)
 
 .PHONY: tidy-check
 tidy-check: ## go.mod and go.sum of both modules are as `go mod tidy` leaves them

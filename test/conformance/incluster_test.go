@@ -215,7 +215,7 @@ func inSandbox(t *testing.T, pod *corev1.Pod, root, secrets string, server inter
 			s.ReadOnly = append(s.ReadOnly, mount.MountPath)
 		}
 	}
-	if err := s.installBinary(image.entrypoint[0], image.binary); err != nil {
+	if err := os.CopyFS(s.Root, os.DirFS(image.root)); err != nil {
 		t.Fatal(err)
 	}
 	cmd, err := s.command()

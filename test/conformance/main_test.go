@@ -62,7 +62,7 @@ func setUp(ctx context.Context, dir string) error {
 		return err
 	}
 	top := filepath.Join(module, "..", "..")
-	if image, err = buildImage(ctx, top, dir); err != nil {
+	if image, err = buildImage(ctx, top, dir, "022"); err != nil {
 		return err
 	}
 	if plane, err = controlplane.Start(ctx); err != nil {
