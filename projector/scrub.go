@@ -21,9 +21,8 @@ var (
 	authorized = regexp.MustCompile(`(?i)\b(bearer|basic)((?:\s|%20|\+)+)[A-Za-z0-9._~+/=-]{16,}`)
 )
 
-// Scrub makes a text that is not ours, such as what an API server or a webhook says, fit for a log or a terminal:
-// what looks like a bearer token is "[token]", what cannot be seen is a space, and there are
-// at most 4 KiB of it.
+// Scrub makes a text that is not ours, such as what an API server or a webhook says, fit for a log or a terminal: what
+// looks like a bearer token is "[token]", what cannot be seen is a space, and there are at most 4 KiB of it.
 func Scrub(text string) string { return scrubTo(maxText, text) }
 
 // scrub is Scrub for what becomes part of an error.
@@ -32,8 +31,8 @@ func scrub(text string) string { return scrubTo(maxMessage, text) }
 func scrubTo(bound int, text string) string {
 	text = strings.Map(printable, cut(text, maxScanned))
 	text = credential.ReplaceAllStringFunc(text, func(found string) string {
-		if name := strings.ToLower(found) == found && !strings.Contains(found, "_"); name {
-			return found // of a host or a pod; a part of a JWT is not all in lower case
+		if strings.ToLower(found) == found {
+			return found // the name of a host, a pod or a version; a part of a JWT is not all in lower case
 		}
 		return redacted
 	})
