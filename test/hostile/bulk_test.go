@@ -39,9 +39,9 @@ var bulks = map[string]func(dir, version string) error{
 	},
 	"strange names": func(dir, version string) error {
 		for i := range 256 {
-			for _, at := range []string{dir, filepath.Join(dir, version)} {
+			for _, at := range []string{filepath.Join(dir, version), dir} {
 				name := fmt.Sprintf("%c\n\xff%s", rune(i+1), strings.Repeat("n", i%200))
-				if err := os.WriteFile(filepath.Join(at, strings.ReplaceAll(name, "/", "_")), nil, 0); err != nil {
+				if err := unix.Mknod(filepath.Join(at, strings.ReplaceAll(name, "/", "_")), unix.S_IFREG, 0); err != nil {
 					return err
 				}
 			}

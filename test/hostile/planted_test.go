@@ -38,7 +38,12 @@ const (
 func at(path string, plant func(path, canary string) error) func(dir, version, canary string) error {
 	return func(dir, version, canary string) error {
 		path := filepath.Join(dir, strings.Replace(path, "VERSION", version, 1))
-		return errors.Join(os.RemoveAll(path), plant(path, canary))
+		for {
+			err := errors.Join(os.RemoveAll(path), plant(path, canary))
+			if !errors.Is(err, os.ErrExist) { // the daemon was quicker
+				return err
+			}
+		}
 	}
 }
 
