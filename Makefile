@@ -50,12 +50,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,crash,outages,churn,promises ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises
+	$(GO) vet -tags e2e,crash,outages,churn,promises,dependencies ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises ./test/dependencies
 	cd test/conformance && $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises ./...
+	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises,dependencies ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s, or 3000x runs) each
@@ -123,6 +123,12 @@ image-root:
 	rm -rf $(IMAGE_ROOT)
 	GOOS=linux $(BUILD) -o $(IMAGE_ROOT)/token-projector ./cmd/token-projector
 	env -u GOOS -u GOARCH SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(GO) run ./deploy/image $(IMAGE_ROOT)
+
+.PHONY: dependencies
+dependencies: ## modules are what go.sum says, licenses and size allowed, docs/dependencies.md true; UPDATE=-update writes it
+	$(GO) mod verify
+	cd test/conformance && $(GO) mod verify
+	$(GO) test -tags dependencies -count=1 ./test/dependencies $(UPDATE)
 
 .PHONY: tidy-check
 tidy-check: ## go.mod and go.sum of both modules are as `go mod tidy` leaves them
