@@ -48,6 +48,7 @@ var (
 		"beside-kubelet":      {"ClusterRole", "ClusterRoleBinding"},
 		"kubelet-less":        nil, // whose rights are its node's
 		"prometheus-operator": {"ClusterRole", "ClusterRoleBinding", "ServiceMonitor"},
+		"service-account":     {"ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"},
 	}
 )
 
