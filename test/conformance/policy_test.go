@@ -116,8 +116,8 @@ func (g *grants) againstPolicy() []refusedAttempt {
 	}
 	return []refusedAttempt{
 		bound("bound to nothing", nil),
-		bound("bound to a Secret", boundTo("Secret", secretName, "")),
-		bound("bound to the node", boundTo("Node", g.node, "")),
+		bound("bound to a Secret", g.toSecret),
+		bound("bound to the node", g.toNode),
 		bound("bound to a pod without its UID", boundTo("Pod", g.here.Name, "")),
 		audience("for the API server"),
 		audience("for the API server, by its name", "https://kubernetes.default.svc.cluster.local"),

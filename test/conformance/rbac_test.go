@@ -25,6 +25,8 @@ type grants struct {
 	own         *corev1.Pod // the daemon's, on node
 	here        *corev1.Pod // on node, with a volume for audience vault and a secret
 	elsewhere   *corev1.Pod // on other, otherwise the same
+
+	toSecret, toNode *authenticationv1.BoundObjectReference // to a Secret of the pod here, and to node, with their UIDs
 }
 
 const secretName = "of-a-pod"
@@ -36,9 +38,10 @@ func newGrants(t *testing.T, namespace string) *grants {
 	createNode(t, g.node)
 	createNode(t, g.other)
 	createNamespace(t, namespace)
-	for _, name := range []string{secretName, "of-no-pod"} {
-		createSecret(t, namespace, name)
-	}
+	createSecret(t, namespace, "of-no-pod")
+	g.toSecret = boundTo("Secret", secretName, createSecret(t, namespace, secretName).UID)
+	node := must[*corev1.Node](t)(client.CoreV1().Nodes().Get(t.Context(), g.node, metav1.GetOptions{}))
+	g.toNode = boundTo("Node", g.node, node.UID)
 	withSecret := corev1.Volume{Name: "secret", VolumeSource: corev1.VolumeSource{
 		Secret: &corev1.SecretVolumeSource{SecretName: secretName},
 	}}
@@ -183,8 +186,8 @@ func (g *grants) refused() []attempt {
 		}},
 		{"token for another node's pod", createToken(g.elsewhere, vaultAud)},
 		{"token bound to nothing", g.createBound(nil, vaultAud)},
-		{"token bound to a Secret", g.createBound(boundTo("Secret", secretName, ""), vaultAud)},
-		{"token bound to the node", g.createBound(boundTo("Node", g.node, ""), vaultAud)},
+		{"token bound to a Secret", g.createBound(g.toSecret, vaultAud)},
+		{"token bound to the node", g.createBound(g.toNode, vaultAud)},
 		{"token bound to a pod without its UID", g.createBound(boundTo("Pod", g.here.Name, ""), vaultAud)},
 		{"token for an audience of no volume", g.createBound(boundTo("Pod", g.here.Name, g.here.UID), "elsewhere")},
 		{"token for two audiences", g.createBound(boundTo("Pod", g.here.Name, g.here.UID), vaultAud, "elsewhere")},
