@@ -77,7 +77,7 @@ func podAPIRules() map[string]podAPIRule {
 		"longest":             {nil, []corev1.VolumeProjection{seconds(1 << 32)}, "", ""},
 		"too long":            {nil, []corev1.VolumeProjection{seconds(1<<32 + 1)}, "may not specify a duration larger than 2^32 seconds", ""},
 		"a mode":              {ptr.To[int32](0o777), []corev1.VolumeProjection{token(nil)}, "", ""},
-		"no mode":             {ptr.To[int32](0o1000), []corev1.VolumeProjection{token(nil)}, "must be a number between 0 and 0777", ""},
+		"no mode":             {ptr.To[int32](0o1000), []corev1.VolumeProjection{token(nil)}, "must be a number between 0 and 0777", projector.ReasonInvalid},
 		"no path":             {nil, []corev1.VolumeProjection{at("")}, "Required value", projector.ReasonInvalid},
 		"absolute":            {nil, []corev1.VolumeProjection{at("/a")}, "must be a relative path", projector.ReasonInvalid},
 		"up":                  {nil, []corev1.VolumeProjection{at("a/../../b")}, "must not contain '..'", projector.ReasonInvalid},
