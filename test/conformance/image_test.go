@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/utils/ptr"
 )
 
 // imageContent is all that the image may hold, beside which it holds nothing.
@@ -123,9 +124,9 @@ func TestImageSaysWhatItIs(t *testing.T) {
 		t.Errorf("the image runs %q", program)
 	}
 	spec := daemonSet(t).Spec.Template.Spec
-	user := spec.SecurityContext.RunAsUser
-	if user == nil || image.config.Config.User != strconv.FormatInt(*user, 10) {
-		t.Errorf("the image's user is %q, the DaemonSet's %v", image.config.Config.User, user)
+	user := ptr.Deref(spec.SecurityContext.RunAsUser, -1)
+	if image.config.Config.User != strconv.FormatInt(user, 10) {
+		t.Errorf("the image's user is %q, the DaemonSet's %d", image.config.Config.User, user)
 	}
 	confined := &sandbox{
 		Root:         t.TempDir(),
