@@ -18,13 +18,17 @@ const top = "../.."
 // named matches a test in a table's last column: its folder and its name.
 var named = regexp.MustCompile("`([a-z0-9/-]+)/((?:Test|Fuzz|Benchmark|Example)[A-Za-z0-9_]+)`")
 
-// faults says what is wrong with the tables of a document: rows that name no test, or one that does not exist.
+// faults says what is wrong with a document: rows of its tables that name no test, and tests that do not exist.
 func faults(document string, exists func(folder, test string) bool) []string {
 	var found []string
 	rows := 0
 	for line := range strings.Lines(document) {
 		line = strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || strings.HasSuffix(line, "| Shown by |") {
+		if !strings.HasPrefix(line, "|") {
+			found = append(found, missing(line, named.FindAllStringSubmatch(line, -1), exists)...)
+			continue
+		}
+		if strings.HasPrefix(line, "|---") || strings.HasSuffix(line, "| Shown by |") {
 			continue
 		}
 		rows++
@@ -33,14 +37,21 @@ func faults(document string, exists func(folder, test string) bool) []string {
 		if len(cells) != 4 || len(tests) == 0 {
 			found = append(found, fmt.Sprintf("%d cells, %d tests: %s", len(cells), len(tests), line))
 		}
-		for _, test := range tests {
-			if !exists(test[1], test[2]) {
-				found = append(found, fmt.Sprintf("there is no test %s in %s: %s", test[2], test[1], line))
-			}
-		}
+		found = append(found, missing(line, tests, exists)...)
 	}
 	if rows == 0 {
 		found = append(found, "no rows")
+	}
+	return found
+}
+
+// missing are the tests of a line that do not exist.
+func missing(line string, tests [][]string, exists func(folder, test string) bool) []string {
+	var found []string
+	for _, test := range tests {
+		if !exists(test[1], test[2]) {
+			found = append(found, fmt.Sprintf("there is no test %s in %s: %s", test[2], test[1], line))
+		}
 	}
 	return found
 }
@@ -62,9 +73,9 @@ func inTree(t *testing.T) func(folder, test string) bool {
 	}
 }
 
-// TestCompatibility: every row of the tables names tests that exist.
+// TestCompatibility: every row of the tables names a test, and what is named exists.
 func TestCompatibility(t *testing.T) {
-	for _, name := range []string{"compatibility.md", "reliability.md"} {
+	for _, name := range []string{"compatibility.md", "reliability.md", "security.md"} {
 		text, err := os.ReadFile(filepath.Join(top, "docs", name))
 		if err != nil {
 			t.Fatal(err)
@@ -78,6 +89,7 @@ func TestCompatibility(t *testing.T) {
 		"a folder that is not":     "| a | b | c | `" + path.Join("nowhere", "TestCompatibility") + "` |",
 		"no test":                  "| a | b | c | |",
 		"no column":                "| a | b | `test/docs/TestCompatibility` |",
+		"a test in the text":       "It holds (`projector/TestNoSuchThing`).\n\n| a | b | c | `test/docs/TestCompatibility` |",
 		"no table":                 "",
 	}
 	for name, row := range planted {
