@@ -129,7 +129,7 @@ func emptyDir(dir string, depth int) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if info, err := os.Stat(path); err == nil && info.IsDir() && depth < 3 {
+		if info, statErr := os.Stat(path); statErr == nil && info.IsDir() && depth < 3 {
 			err = errors.Join(err, emptyDir(path, depth+1))
 		}
 		err = errors.Join(err, os.Remove(path))
