@@ -38,7 +38,7 @@ func hostilePaths() map[string]hostileSpec {
 		".": {nil, true, bad}, "./": {nil, true, bad}, "./..data": {nil, true, bad}, "./..2026_01_01_00_00_00.1/x": {nil, true, bad},
 		"a\x00b": {nil, true, bad}, strings.Repeat("a/", 2048) + "b": {nil, true, bad}, strings.Repeat("a", 256): {nil, true, bad},
 		strings.Repeat("d/", 64) + "f": {nil, true, bad},
-		"token/":                       {nil, true, ""}, "a//b": {nil, true, ""}, "new\nline": {nil, true, ""}, "a/..data": {nil, true, ""}, "-": {nil, true, ""},
+		"file/":                        {nil, true, ""}, "a//b": {nil, true, ""}, "new\nline": {nil, true, ""}, "a/..data": {nil, true, ""}, "-": {nil, true, ""},
 		strings.Repeat("a", 255): {nil, true, ""}, strings.Repeat("d/", 63) + "f": {nil, true, ""},
 	}
 }
