@@ -107,7 +107,7 @@ func TestClocks(t *testing.T) {
 				c.restart()
 			}
 			c.run(2 * time.Second) // what a suspended machine let expire is renewed in this time
-			c.watch(90 * time.Minute)
+			c.watch(60 * time.Minute)
 			if c.expired > 0 || c.needless > fault.needless {
 				t.Errorf("%s, restart %q: %d requests in vain, at most %d expected; %d times an expired token", name, restart, c.needless, fault.needless, c.expired)
 			}

@@ -108,7 +108,7 @@ func (l *lineSearch) Write(line []byte) (int, error) {
 func (l *lineSearch) Sync() error { return nil }
 
 // daysPods is more in `make soak`: each pod makes a thousand versions, which the race detector slows down.
-var daysPods = flag.Int("pods", 20, "how many pods TestThirtyDays has")
+var daysPods = flag.Int("pods", 8, "how many pods TestThirtyDays has")
 
 // TestThirtyDays runs pods for 30 days of virtual time. A reader reads every
 // token at every swap and 1 ns before every expiry.
