@@ -23,7 +23,7 @@ BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags "$
 
 .PHONY: help
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 .PHONY: build
 build: ## build bin/token-projector and bin/fake-apiserver
@@ -36,7 +36,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 	bin/demo --daemon bin/token-projector --fake-apiserver bin/fake-apiserver --for $(FOR)
 
 .PHONY: test
-test: ## all tests but those of conformance, e2e, crash, outages, churn and promises
+test: ## all tests but those of conformance, e2e, crash, outages, churn, promises and dependencies
 	@# many tests wait, so more of them run than there are processors
 	$(GO) test -race -shuffle=on -p 4 -parallel 16 ./...
 

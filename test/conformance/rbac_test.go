@@ -196,6 +196,15 @@ func (g *grants) refused() []attempt {
 
 func (g *grants) refusedObjects() []attempt {
 	return []attempt{
+		{"get the pod, of which lists and watches tell", func(ctx context.Context, c kubernetes.Interface) error {
+			return second(c.CoreV1().Pods(g.namespace).Get(ctx, g.here.Name, metav1.GetOptions{}))
+		}},
+		{"get its configmap", func(ctx context.Context, c kubernetes.Interface) error {
+			return second(c.CoreV1().ConfigMaps(g.namespace).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{}))
+		}},
+		{"get its secret", func(ctx context.Context, c kubernetes.Interface) error {
+			return second(c.CoreV1().Secrets(g.namespace).Get(ctx, secretName, metav1.GetOptions{}))
+		}},
 		{"list secrets", func(ctx context.Context, c kubernetes.Interface) error {
 			_, err := c.CoreV1().Secrets(g.namespace).List(ctx, metav1.ListOptions{})
 			return err
@@ -234,9 +243,6 @@ func (g *grants) allowed() []attempt {
 		{"watch pods", func(ctx context.Context, c kubernetes.Interface) error {
 			return watched(c.CoreV1().Pods("").Watch(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + g.node}))
 		}},
-		{"get pod", func(ctx context.Context, c kubernetes.Interface) error {
-			return second(c.CoreV1().Pods(g.namespace).Get(ctx, g.here.Name, metav1.GetOptions{}))
-		}},
 		{"get service account", func(ctx context.Context, c kubernetes.Interface) error {
 			return second(c.CoreV1().ServiceAccounts(g.namespace).Get(ctx, "default", metav1.GetOptions{}))
 		}},
@@ -247,13 +253,11 @@ func (g *grants) allowedObjects(named func(string) metav1.ListOptions) []attempt
 	return []attempt{
 		{"configmap", func(ctx context.Context, c kubernetes.Interface) error {
 			maps := c.CoreV1().ConfigMaps(g.namespace)
-			return errors.Join(second(maps.Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})),
-				second(maps.List(ctx, named("kube-root-ca.crt"))), watched(maps.Watch(ctx, named("kube-root-ca.crt"))))
+			return errors.Join(second(maps.List(ctx, named("kube-root-ca.crt"))), watched(maps.Watch(ctx, named("kube-root-ca.crt"))))
 		}},
 		{"secret", func(ctx context.Context, c kubernetes.Interface) error {
 			secrets := c.CoreV1().Secrets(g.namespace)
-			return errors.Join(second(secrets.Get(ctx, secretName, metav1.GetOptions{})),
-				second(secrets.List(ctx, named(secretName))), watched(secrets.Watch(ctx, named(secretName))))
+			return errors.Join(second(secrets.List(ctx, named(secretName))), watched(secrets.Watch(ctx, named(secretName))))
 		}},
 		{"the node itself", func(ctx context.Context, c kubernetes.Interface) error {
 			nodes := c.CoreV1().Nodes()
@@ -261,11 +265,7 @@ func (g *grants) allowedObjects(named func(string) metav1.ListOptions) []attempt
 		}},
 		{"clustertrustbundles", func(ctx context.Context, c kubernetes.Interface) error {
 			bundles := c.CertificatesV1().ClusterTrustBundles()
-			_, err := bundles.Get(ctx, "no-such-bundle", metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
-				err = nil
-			}
-			return errors.Join(err, second(bundles.List(ctx, metav1.ListOptions{})), watched(bundles.Watch(ctx, metav1.ListOptions{})))
+			return errors.Join(second(bundles.List(ctx, metav1.ListOptions{})), watched(bundles.Watch(ctx, metav1.ListOptions{})))
 		}},
 		{"events", func(ctx context.Context, c kubernetes.Interface) error { return g.recordEvent(ctx, c) }},
 	}

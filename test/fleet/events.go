@@ -12,6 +12,7 @@ type event struct {
 	node  uint32
 	token uint32
 	pod   uint32        // which of the token's pods it is about
+	run   uint32        // of an answer: which start of the node asked
 	sent  time.Duration // of an answer: when it was asked for
 	after time.Duration // of a refusal: its Retry-After
 }

@@ -165,17 +165,17 @@ func TestPace(t *testing.T) {
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	var out, complaints bytes.Buffer
-	if code := run([]string{"--nodes", "10", "--pods", "200", "--for", "3h", "--out", dir, "--scenario", "restart"}, &out, &complaints); code != 0 {
+	if code := run([]string{"--nodes", "10", "--pods", "200", "--for", "3h", "--out", filepath.Join(dir, "new")}, &out, &complaints); code != 0 {
 		t.Fatalf("exit %d: %s", code, complaints.String())
 	}
-	if !strings.Contains(out.String(), "peak/mean") || strings.Count(out.String(), "\nrestart ") != len(rules) {
+	if !strings.Contains(out.String(), "peak/mean") || strings.Count(out.String(), "\nrestart ") != len(rules) || strings.Contains(out.String(), "NaN") {
 		t.Errorf("printed %s", out.String())
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "restart.csv"))
+	text, err := os.ReadFile(filepath.Join(dir, "new", "restart.csv"))
 	if err != nil || !strings.HasPrefix(string(text), "second,kubelet,daemon\n0,") || strings.Count(string(text), "\n") != 1+3*360 {
 		t.Errorf("%v: %.60q", err, text)
 	}
-	if png, err := os.ReadFile(filepath.Join(dir, "restart.png")); err != nil || !bytes.HasPrefix(png, []byte("\x89PNG")) {
+	if png, err := os.ReadFile(filepath.Join(dir, "new", "restart.png")); err != nil || !bytes.HasPrefix(png, []byte("\x89PNG")) {
 		t.Errorf("no picture: %v", err)
 	}
 	for _, args := range [][]string{{"--pods", "1"}, {"--for", "1m"}, {"--scenario", "none"}, {"surplus"}, {"--nodes", "x"}} {

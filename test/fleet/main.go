@@ -60,6 +60,11 @@ func parse(args []string, stderr io.Writer) (options, error) {
 
 func playAll(o options, stdout io.Writer) error {
 	var all []*result
+	if o.out != "" {
+		if err := os.MkdirAll(o.out, 0o755); err != nil {
+			return err
+		}
+	}
 	for _, s := range scenarios(o.nodes, o.pods, o.length) {
 		if o.only != "" && o.only != s.name {
 			continue

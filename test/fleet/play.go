@@ -27,6 +27,7 @@ const inFlight = 16
 type node struct {
 	pending rotation.Queue[uint32] // due, and not asked for yet
 	flying  int
+	run     uint32        // counts its starts
 	wakes   time.Duration // a wake is planned for then
 	outage  rotation.Outage
 	tokens  float64 // of the kubelet's rate limit, as of filled
@@ -156,7 +157,7 @@ func (f *fleet) ask(id uint32, t *token, now time.Duration) {
 	f.nodes[t.node].flying++
 	f.count.request(now)
 	a := f.server.ask(now, f.rule.patience())
-	e := event{what: failed, node: t.node, token: id, pod: t.pod, sent: now, after: a.retryAfter}
+	e := event{what: failed, node: t.node, token: id, pod: t.pod, run: f.nodes[t.node].run, sent: now, after: a.retryAfter}
 	if a.ok {
 		e.what = granted
 	}
@@ -166,6 +167,9 @@ func (f *fleet) ask(id uint32, t *token, now time.Duration) {
 // answered is what the node does with an answer.
 func (f *fleet) answered(e event, t *token, now time.Duration) {
 	n := &f.nodes[e.node]
+	if e.run != n.run {
+		return // whoever asked is gone
+	}
 	n.flying--
 	current := e.pod == t.pod
 	if e.what == granted {
@@ -204,7 +208,7 @@ func (f *fleet) hold(e event, t *token, now time.Duration) {
 // restarted: requests that were under way are lost, and each token is due when a starting daemon finds it so.
 func (f *fleet) restarted(of uint32, now time.Duration) {
 	n := &f.nodes[of]
-	*n = node{outage: rotation.NewOutage(seed(of)), tokens: kubeletBurst, filled: now}
+	*n = node{run: n.run + 1, outage: rotation.NewOutage(seed(of)), tokens: kubeletBurst, filled: now}
 	for id := int(of); id < len(f.tokens); id += len(f.nodes) {
 		t := &f.tokens[id]
 		t.pod++ // what is planned is forgotten

@@ -38,11 +38,14 @@ func (r *result) figures() []string {
 		fmt.Sprintf("%.2f", r.peak(r.settled(), r.before(), window)/mean), "", "", strconv.Itoa(r.expired), r.stale.Round(time.Second).String(),
 	}
 	if r.event > 0 {
-		cells[5] = strconv.Itoa(r.total(r.event, r.event+time.Minute))
-		cells[6] = fmt.Sprintf("%.2f", r.peak(r.event, r.length, window)/mean)
+		cells[5] = strconv.Itoa(r.total(r.after(), r.after()+time.Minute))
+		cells[6] = fmt.Sprintf("%.2f", r.peak(r.after(), r.length, window)/mean)
 	}
 	return cells
 }
+
+// after is when the event is over.
+func (r *result) after() time.Duration { return max(r.event, r.server.outUntil) }
 
 // before is the end of what an event has not touched.
 func (r *result) before() time.Duration {

@@ -22,7 +22,7 @@ func scenarios(nodes, pods int, length time.Duration) []scenario {
 	restarted.event, restarted.restart = half, true
 	out.name, out.about = "outage", "then the server is out for ten minutes; it answers ten times the mean rate"
 	out.event, out.server.outFrom, out.server.outUntil = half, half, half+10*time.Minute
-	out.server.perSecond, out.server.waiting = 10*mean, int(10*mean)
+	out.server.perSecond, out.server.waiting = 10*mean, max(1, int(10*mean))
 	out.created = 10 * time.Minute
 	brief.name, brief.about = "short-lived", "pods live ten minutes in the mean, and are replaced at once"
 	brief.lives = 10 * time.Minute
