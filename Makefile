@@ -51,7 +51,7 @@ gofmt:
 vet:
 	$(GO) vet ./...
 	$(GO) vet -tags e2e,crash,outages,churn,promises,dependencies ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises ./test/dependencies
-	cd test/conformance && $(GO) vet ./...
+	cd test/conformance && $(GO) vet -tags e2e ./...
 
 .PHONY: staticcheck
 staticcheck:
@@ -80,8 +80,9 @@ cases: ## the cases of test/cases on the fake and on the real server, and the ta
 	cd test/conformance && $(GO) test -count=1 -timeout 20m -run '^TestCases$$' . -update
 
 .PHONY: e2e
-e2e: ## what needs root
+e2e: ## what needs root: disks, owners; and a node with a real kubelet, which is built the first time
 	$(GO) test -tags e2e -race -count=1 ./test/e2e
+	cd test/conformance && $(GO) test -tags e2e -count=1 -timeout 40m -v -run '^TestBesideKubelet' .
 
 .PHONY: crash
 crash: ## a publisher killed at each system call, the daemon killed KILLS (500) times; needs root and strace

@@ -26,13 +26,19 @@ const patience = 90 * time.Second
 // eventually polls until condition says nothing is wrong; what it says last is the failure.
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
+	within(t, patience, condition)
+}
+
+// within is eventually for what may take longer than others.
+func within(t *testing.T, limit time.Duration, condition func() error) {
+	t.Helper()
 	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if err = condition(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("after %v: %v", patience, err)
+	t.Fatalf("after %v: %v", limit, err)
 }
 
 // daemon is a started `token-projector run`.

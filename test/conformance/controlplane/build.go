@@ -13,6 +13,15 @@ import (
 // Build builds the three programs and kubectl, as one binary, into the user's cache directory and returns its path. `go build`
 // leaves a binary alone that is up to date. Concurrent calls, also of other processes, wait for each other.
 func Build(ctx context.Context) (string, error) {
+	return build(ctx, "controlplane", "./cmd/controlplane")
+}
+
+// BuildKubelet does the same with the kubelet of the same release.
+func BuildKubelet(ctx context.Context) (string, error) {
+	return build(ctx, "kubelet", "k8s.io/kubernetes/cmd/kubelet")
+}
+
+func build(ctx context.Context, name, pkg string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find the cache directory: %w", err)
@@ -34,10 +43,10 @@ func Build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintln(os.Stderr, "conformance: building the control plane (minutes the first time, seconds after)")
-	binary := filepath.Join(dir, "controlplane")
+	fmt.Fprintf(os.Stderr, "conformance: building the %s (minutes the first time, seconds after)\n", name)
+	binary := filepath.Join(dir, name)
 	_, err = run(ctx, module, "go", "build", "-ldflags", "-X k8s.io/component-base/version.gitVersion="+version,
-		"-o", binary, "./cmd/controlplane")
+		"-o", binary, pkg)
 	return binary, err
 }
 
