@@ -49,6 +49,11 @@ const (
 // published into the old one reaches nobody; open the root again.
 var ErrRootReplaced = errors.New("root was deleted or replaced")
 
+// ErrRootMountDead says that a deleted directory is mounted at the root's path, as in a container when somebody deletes
+// what is mounted on the host. No file can be made in it, and no new one in its place: mount another one. A root that is
+// in use then was deleted, which is ErrRootReplaced; opening it again is this.
+var ErrRootMountDead = errors.New("what is mounted there was deleted where it is mounted from, and must be mounted anew")
+
 // Root is the directory that holds everything the daemon publishes, locked for
 // this process alone.
 type Root struct {
@@ -62,7 +67,8 @@ type Root struct {
 // OpenRoot opens the root at path, making it if needed, and waits until no
 // other process holds its lock; waiting is called when it has to wait. It
 // refuses a directory that is not ours: one without our marker that holds
-// anything but what a container runtime makes for subPath mounts.
+// anything but what a container runtime makes for subPath mounts. A mount of a
+// deleted directory is ErrRootMountDead.
 func OpenRoot(ctx context.Context, path string, waiting func()) (*Root, error) {
 	for {
 		r, err := openRoot(ctx, path, waiting)
@@ -81,7 +87,10 @@ func openRoot(ctx context.Context, path string, waiting func()) (*Root, error) {
 		return nil, fmt.Errorf("open root: %w", err)
 	}
 	r := &Root{path: path, dir: dir}
-	if err := r.claim(ctx, waiting); err != nil {
+	if err = r.look(); err == nil {
+		err = r.claim(ctx, waiting)
+	}
+	if err != nil {
 		r.Close()
 		return nil, fmt.Errorf("root %s: %w", path, err)
 	}
@@ -179,8 +188,17 @@ func (r *Root) lock(ctx context.Context, waiting func()) error {
 	}
 }
 
-// check returns ErrRootReplaced if the root's path leads somewhere else now.
+// check returns ErrRootReplaced if the root's path leads somewhere else now, or to what was deleted.
 func (r *Root) check() error {
+	if err := r.look(); !errors.Is(err, ErrRootMountDead) {
+		return err
+	}
+	return ErrRootReplaced
+}
+
+// look is check, but tells a mount of a deleted directory apart. It still is the one that was opened; it only has no
+// name any more.
+func (r *Root) look() error {
 	var st unix.Stat_t
 	err := unix.Stat(r.path, &st)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -192,6 +210,9 @@ func (r *Root) check() error {
 	id, err := r.dir.ID()
 	if err == nil && id != (atomicwriter.ID{Dev: st.Dev, Ino: st.Ino}) {
 		return ErrRootReplaced
+	}
+	if err == nil && st.Nlink == 0 {
+		return ErrRootMountDead
 	}
 	return err
 }

@@ -45,8 +45,12 @@ func (h *health) probe(check func(context.Context) error) http.HandlerFunc {
 	}
 }
 
-// healthy: the owner answers, or there is nothing for it to own yet.
+// healthy: the owner answers, or there is nothing for it to own yet. Who restarts what is not healthy can help with a root
+// that must be mounted anew, and with no other that is lost.
 func (h *health) healthy(ctx context.Context) error {
+	if lost := h.rootErr.Load(); lost != nil && errors.Is(*lost, projector.ErrRootMountDead) {
+		return fmt.Errorf("the root is lost: %w", *lost)
+	}
 	if p := h.projector.Load(); p != nil && !h.draining.Load() && !p.Responsive(ctx) {
 		return errors.New("the loop does not answer")
 	}

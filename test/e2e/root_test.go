@@ -22,10 +22,10 @@ const (
 	rootFound    = `"msg":"root is there again"`
 )
 
-// place is where a root is: a directory of a file system, or another file system that is mounted on it.
+// place is where a root is: a directory of a file system, or one of another file system that is mounted on it.
 type place struct {
 	around, root string
-	inside       string // what is mounted on root; "": nothing
+	inside       string // the directory that is mounted on root; "": nothing
 }
 
 func newPlace(t *testing.T, mounted bool) place {
@@ -33,8 +33,8 @@ func newPlace(t *testing.T, mounted bool) place {
 	p := place{around: tmpfs(t)}
 	p.root = filepath.Join(p.around, "root")
 	if mounted {
-		p.inside = tmpfs(t)
-		check(t, os.Mkdir(p.root, 0o755))
+		p.inside = filepath.Join(tmpfs(t), "inside")
+		check(t, errors.Join(os.Mkdir(p.root, 0o755), os.Mkdir(p.inside, 0o755)))
 		check(t, p.mount())
 		t.Cleanup(func() { p.unmount() })
 	}
@@ -61,18 +61,20 @@ func (p place) open() error  { return remount(unix.MS_BIND)(p.around) }
 
 // TestRootLost: the root is deleted, or its mount goes, and for 20 s a new one can not be made. The daemon stays up, is not
 // ready, says why once, and in a metric; seconds after the cause has gone all is there. What comes back with a mount is
-// adopted.
+// adopted. It is healthy, unless what is mounted was deleted where it is mounted from: only another mount helps then, and
+// who restarts a container makes it.
 func TestRootLost(t *testing.T) {
 	for name, tt := range map[string]struct {
-		mounted    bool
-		spoil, fix func(p place) error // no fix: nothing keeps a new one from being made
-		adopted    bool
+		mounted            bool
+		spoil, fix         func(p place) error // no fix: nothing keeps a new one from being made
+		adopted, unhealthy bool
 	}{
 		"deleted":                       {spoil: place.remove},
 		"deleted, read-only around":     {spoil: place.removeAndClose, fix: place.open},
 		"unmounted, full below":         {mounted: true, spoil: place.fillAndUnmount, fix: place.empty},
 		"unmounted and mounted again":   {mounted: true, spoil: place.closeAndUnmount, fix: place.mount, adopted: true},
 		"unmounted, nothing else amiss": {mounted: true, spoil: place.unmount},
+		"deleted below its mount":       {mounted: true, spoil: place.replaceInside, fix: place.remount, unhealthy: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -97,6 +99,8 @@ func TestRootLost(t *testing.T) {
 				told := n.measure("the metric", n.shows("token_projector_root_failed 1"))
 				n.expectUnready("the root is lost: ")
 				time.Sleep(20 * time.Second) // the fault's length
+				n.expectUnready("the root is lost: ")
+				n.expectHealth(!tt.unhealthy)
 				n.expectLines(rootLost, 1)
 				check(t, tt.fix(p))
 				t.Logf("in the metrics after %v", told)
@@ -159,12 +163,18 @@ func TestRootLostUnderStandby(t *testing.T) {
 func (p place) removeAndClose() error  { return errors.Join(p.remove(), p.close()) }
 func (p place) fillAndUnmount() error  { return errors.Join(p.fill(), p.unmount()) }
 func (p place) closeAndUnmount() error { return errors.Join(p.unmount(), p.close()) }
+func (p place) remount() error         { return errors.Join(p.unmount(), p.mount()) }
+
+// replaceInside deletes what is mounted, and makes another one under its name, which is not mounted.
+func (p place) replaceInside() error {
+	return errors.Join(os.RemoveAll(p.inside), os.Mkdir(p.inside, 0o755))
+}
 
 // whole reports whether every token is there, and the daemon says so.
 func (n *node) whole(paths []string) func() bool {
 	return func() bool {
 		return n.allPublished(paths)() && n.shows("token_projector_root_failed 0")() && n.shows("token_projector_root_lock_held 1")() &&
-			n.shows(fmt.Sprintf(`token_projector_volumes{state="ready"} %d`, len(paths)))() && n.readiness() == "ok\n"
+			n.shows(fmt.Sprintf(`token_projector_volumes{state="ready"} %d`, len(paths)))() && n.readiness() == "ok\n" && n.probe("/healthz") == "ok\n"
 	}
 }
 
@@ -175,15 +185,30 @@ func (n *node) expectUnready(why string) {
 	}
 }
 
-// readiness is what the probe answers.
-func (n *node) readiness() string {
-	resp, err := http.Get("http://" + n.Health + "/readyz")
+// expectHealth wants /healthz to be ok, or to fail and say that the root is lost.
+func (n *node) expectHealth(ok bool) {
+	n.t.Helper()
+	want := "the root is lost: "
+	if ok {
+		want = "ok\n"
+	}
+	if got := n.probe("/healthz"); !strings.HasPrefix(got, want) {
+		n.t.Errorf("healthz says %q, want %q", got, want)
+	}
+}
+
+func (n *node) readiness() string { return n.probe("/readyz") }
+
+// probe is what the probe answers.
+func (n *node) probe(path string) string {
+	n.t.Helper()
+	resp, err := http.Get("http://" + n.Health + path)
 	check(n.t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	check(n.t, err)
 	if ok := resp.StatusCode == http.StatusOK; ok != (string(body) == "ok\n") {
-		n.t.Errorf("readyz: %s, %q", resp.Status, body)
+		n.t.Errorf("%s: %s, %q", path, resp.Status, body)
 	}
 	return string(body)
 }
