@@ -11,8 +11,8 @@ import (
 const maxConnections = 64
 
 // connections bounds how many are open. The one that has been waiting for a request the longest makes way for a new one,
-// so that connections without requests, be they as many as they like, neither take all descriptors nor keep the
-// kubelet's probes out: which would restart the daemon.
+// or, if none waits, the one that has been answered the longest: so that clients that ask nothing, or do not read what they asked
+// for, be they as many as they like, neither take all descriptors nor keep the kubelet's probes out: which would restart the daemon.
 type connections struct {
 	max int // more than 0
 
@@ -23,7 +23,7 @@ type connections struct {
 
 type connection struct {
 	waiting bool   // for a request, or in the middle of its header
-	since   uint64 // the turn in which it began to wait
+	since   uint64 // the turn in which it began to wait, or to be answered
 }
 
 // changed is told each change of a connection's state.
@@ -41,11 +41,8 @@ func (c *connections) take(conn net.Conn, state http.ConnState) (victim net.Conn
 	switch state {
 	case http.StateNew:
 		if len(c.open) >= c.max {
-			victim = c.longestWaiting()
+			victim = c.longest()
 			delete(c.open, victim)
-		}
-		if len(c.open) >= c.max { // every one is being answered
-			return conn
 		}
 		if c.open == nil {
 			c.open = make(map[net.Conn]*connection)
@@ -61,11 +58,12 @@ func (c *connections) take(conn net.Conn, state http.ConnState) (victim net.Conn
 	return victim
 }
 
-// longestWaiting is nil if none waits.
-func (c *connections) longestWaiting() (longest net.Conn) {
+// longest is who has waited the longest, or, if none waits, has been answered the longest.
+func (c *connections) longest() (longest net.Conn) {
+	var of *connection
 	for conn, state := range c.open {
-		if state.waiting && (longest == nil || state.since < c.open[longest].since) {
-			longest = conn
+		if of == nil || state.waiting && !of.waiting || state.waiting == of.waiting && state.since < of.since {
+			longest, of = conn, state
 		}
 	}
 	return longest

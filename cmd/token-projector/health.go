@@ -24,6 +24,9 @@ type health struct {
 	rootErr   atomic.Pointer[error]               // why it is no more; nil: it is
 }
 
+// probeTime is how long an answer to a probe may take: answerBound, and to send a line.
+const probeTime = 3 * time.Second
+
 // handler serves the probes, on a port of their own: they must not need what
 // the metrics may come to need.
 func (h *health) handler() http.Handler {

@@ -40,7 +40,7 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 		return err
 	}
 	defer metricsServer.Close()
-	healthServer, err := listen(log, "health", o.healthAddress, h.handler(), &webConfig{})
+	healthServer, err := listenHealth(log, o, h)
 	if err != nil {
 		return err
 	}
@@ -57,6 +57,14 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	err = g.Wait()
 	log.Info("stopped", zap.Error(err))
 	return err
+}
+
+func listenHealth(log *zap.Logger, o *options, h *health) (*server, error) {
+	s, err := listen(log, "health", o.healthAddress, h.handler(), &webConfig{})
+	if err == nil {
+		s.WriteTimeout = probeTime
+	}
+	return s, err
 }
 
 func listenMetrics(log *zap.Logger, o *options, m *metrics.Metrics) (*server, error) {

@@ -17,7 +17,7 @@ import (
 const (
 	headerTimeout   = 5 * time.Second // to send a request's header, or to shake hands
 	requestReadTime = 10 * time.Second
-	answerTime      = 30 * time.Second
+	answerTime      = 10 * time.Second // as Prometheus waits, if not told otherwise; a profile's seconds are added
 	idleTimeout     = time.Minute
 	maxHeaderBytes  = 16 << 10
 	maxStreams      = 16 // requests at once on one connection of HTTP/2

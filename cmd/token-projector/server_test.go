@@ -143,6 +143,27 @@ func TestUnreadAnswer(t *testing.T) {
 	})
 }
 
+// TestUnreadProbe: nor does one that does not read the answers to its probes, for longer than a probe takes.
+func TestUnreadProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := listenHealth(zap.NewNop(), &options{healthAddress: "127.0.0.1:0"}, &health{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.listener.Close()
+		l := newPipes()
+		s.listener = l
+		runServer(t, s)
+		conn := l.dial()
+		io.WriteString(conn, get)
+		time.Sleep(probeTime + time.Nanosecond)
+		synctest.Wait()
+		if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%d bytes and %v after %v, want the end", n, err, probeTime)
+		}
+	})
+}
+
 // TestConnectionAge: a connection is not kept for longer than a minute, however busy.
 func TestConnectionAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -198,8 +219,32 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestConnections: the connection that has waited the longest makes way for a new one, never one that is being answered; while all
-// are, it is the new one that is closed.
+// TestFloodOfRequests: clients that ask and ask, and do not read the answers, do not keep a probe waiting.
+func TestFloodOfRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipes()
+		served(t, zap.NewNop(), l, (&health{}).handler())
+		for range 2 * maxConnections {
+			conn := l.dial()
+			go func() { // until the connection makes way, or the server gives up
+				for err := error(nil); err == nil; {
+					_, err = io.WriteString(conn, get+get)
+				}
+			}()
+		}
+		synctest.Wait() // for all to be stuck
+		for range 3 {
+			begun := time.Now()
+			resp, _, err := ask(l.dial(), http.MethodGet, get)
+			if err != nil || resp.StatusCode != http.StatusOK || time.Since(begun) != 0 {
+				t.Fatalf("a probe: %v, %v, after %v", resp, err, time.Since(begun))
+			}
+		}
+	})
+}
+
+// TestConnections: the connection that has waited the longest makes way for a new one; while all are being answered, the one that
+// has been the longest.
 func TestConnections(t *testing.T) {
 	c := &connections{max: 2}
 	conns := make([]net.Conn, 4)
@@ -212,10 +257,11 @@ func TestConnections(t *testing.T) {
 		victim int // -1: none
 	}{
 		{0, http.StateNew, -1}, {0, http.StateActive, -1}, {1, http.StateNew, -1}, {1, http.StateActive, -1},
-		{2, http.StateNew, 2}, {2, http.StateClosed, -1},
-		{0, http.StateIdle, -1}, {2, http.StateNew, 0}, {0, http.StateClosed, -1},
-		{1, http.StateIdle, -1}, {3, http.StateNew, 2},
-		{1, http.StateClosed, -1}, {0, http.StateNew, -1}, {1, http.StateNew, 3},
+		{2, http.StateNew, 0}, {0, http.StateClosed, -1}, // none waits: the oldest answer
+		{2, http.StateActive, -1}, {1, http.StateActive, -1}, {0, http.StateNew, 2}, {2, http.StateClosed, -1},
+		{3, http.StateNew, 0}, {0, http.StateClosed, -1}, // one waits, though it came last
+		{1, http.StateIdle, -1}, {2, http.StateNew, 3}, {3, http.StateClosed, -1},
+		{1, http.StateClosed, -1}, {0, http.StateNew, -1}, {1, http.StateNew, 2},
 	} {
 		victim := c.take(conns[step.conn], step.state)
 		if (step.victim < 0) != (victim == nil) || step.victim >= 0 && victim != conns[step.victim] {
