@@ -7,7 +7,6 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -58,7 +57,7 @@ func newServer(log *zap.Logger, l net.Listener, h http.Handler, c *webConfig) *s
 		DisableGeneralOptionsHandler: true, // guard refuses OPTIONS as it does all
 		ConnState:                    open.changed,
 		ConnContext:                  withAcceptance,
-		ErrorLog:                     stdlog.New(&complaints{oncePerMinute(log), c}, "", 0),
+		ErrorLog:                     stdlog.New(&complaints{log: oncePerMinute(log), web: c}, "", 0),
 	}}
 }
 
@@ -85,27 +84,4 @@ func (s *server) shut() {
 	if s.Shutdown(ctx) != nil {
 		s.Close()
 	}
-}
-
-// complaints is where net/http writes what went wrong. Whoever reaches the port
-// can make it do so: of each message, one in a minute.
-type complaints struct {
-	log *zap.Logger
-	web *webConfig // which says itself what is wrong with it
-}
-
-// maxReason bounds what a log line quotes: a client's certificate may be in it.
-const maxReason = 200
-
-func (c *complaints) Write(line []byte) (int, error) {
-	text := strings.TrimSpace(string(line))
-	rest, handshake := strings.CutPrefix(text, "http: TLS handshake error from ")
-	switch {
-	case !handshake:
-		c.log.Error(text)
-	case c.web.check() == nil: // else the client is not to blame
-		_, reason, _ := strings.Cut(rest, ": ") // after the client's address
-		c.log.Info("a client failed to shake hands", zap.String("reason", reason[:min(len(reason), maxReason)]))
-	}
-	return len(line), nil
 }

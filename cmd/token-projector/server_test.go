@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,8 +12,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/token-projector/token-projector/metrics"
 )
@@ -308,28 +305,5 @@ func TestShutdown(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// TestComplaints: what clients do wrong is said once in a minute, and bounded; what the daemon does wrong always.
-func TestComplaints(t *testing.T) {
-	core, seen := observer.New(zapcore.DebugLevel)
-	l := listenTCP(t)
-	s := served(t, zap.New(core), l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(errors.New("planted")) }))
-	for range 3 {
-		s.ErrorLog.Printf("http: TLS handshake error from %s: %s", "[::1]:77", strings.Repeat("x", 1000))
-		if _, _, err := ask(dial(t, l), http.MethodGet, get); err == nil {
-			t.Error("a handler that panics answers")
-		}
-	}
-	lines := seen.FilterMessage("a client failed to shake hands").All()
-	if len(lines) != 1 || lines[0].ContextMap()["reason"] != strings.Repeat("x", maxReason) {
-		t.Errorf("%d lines: %v", len(lines), lines)
-	}
-	panics := seen.Filter(func(e observer.LoggedEntry) bool {
-		return e.Level == zapcore.ErrorLevel && strings.Contains(e.Message, "planted")
-	})
-	if panics.Len() != 3 {
-		t.Errorf("%d lines of three panics", panics.Len())
 	}
 }
