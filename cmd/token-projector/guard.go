@@ -41,12 +41,21 @@ func guard(h http.Handler, c *webConfig) http.Handler {
 			http.Error(w, "no body, please", http.StatusRequestEntityTooLarge)
 		case r.URL.Path != cleaned(r.URL.Path):
 			http.NotFound(w, r)
+		case c.strict && r.TLS == nil:
+			// The file had no TLS in the moment the server began, although it had before that.
+			refuse(w, "the web config had no TLS when this server began; restart it")
 		case c.check() != nil && c.strict:
 			http.Error(w, "the web config is bad", http.StatusForbidden)
 		default:
 			h.ServeHTTP(w, r)
 		}
 	})
+}
+
+// refuse also ends the connection, so that the client connects and says who it is anew.
+func refuse(w http.ResponseWriter, why string) {
+	w.Header().Set("Connection", "close")
+	http.Error(w, why, http.StatusForbidden)
 }
 
 // secure sets headers for browsers, those that the operator did not set otherwise.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/crypto/bcrypt"
+	certutil "k8s.io/client-go/util/cert"
 )
 
 func webFile(t testing.TB, content string) string {
@@ -96,5 +99,37 @@ func TestWebConfigChanges(t *testing.T) {
 		if seen.Len() != step.lines {
 			t.Fatalf("step %d: %d lines, want %d: %v", i, seen.Len(), step.lines, seen.All())
 		}
+	}
+}
+
+// TestStrictMeansTLS: a web config that is empty in the very moment the server begins, and good before and after it, does not have
+// metrics served in plain.
+func TestStrictMeansTLS(t *testing.T) {
+	const certificate = "tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\n"
+	c := &webConfig{path: webFile(t, ""), strict: true, log: zap.NewNop()}
+	l := listenTCP(t)
+	runServer(t, newServer(zap.NewNop(), l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "secret") }), c))
+	const request = "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Basic cmVhZGVyOnJpZ2h0\r\n\r\n" // reader:right
+	if resp, body, err := ask(dial(t, l), http.MethodGet, request); err != nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("while it is empty: %v, %q, %v", resp, body, err)
+	}
+	cert, key, err := certutil.GenerateSelfSignedCertKey("a", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"tls.crt": cert, "tls.key": key} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(c.path), name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(c.path, []byte(certificate+user(t)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.read(); err != nil {
+		t.Fatal(err)
+	}
+	resp, body, err := ask(dial(t, l), http.MethodGet, request)
+	if err != nil || resp.StatusCode != http.StatusForbidden || !resp.Close || strings.Contains(body, "secret") {
+		t.Errorf("when it is good: %v, %q, %v", resp, body, err)
 	}
 }
