@@ -22,13 +22,14 @@ const (
 	maxTold = 8
 )
 
-// maxWork is how many entries one Remove takes on: a million files, or somebody who makes
+// maxWork is how many entries one Remove, or one Sweep, takes on: a million files, or somebody who makes
 // them as fast as they go, must not hold the caller. Tests change it.
 var maxWork = 1 << 16
 
-// ErrUnfinished is wrapped by the error of a [Dir.Remove] that has removed much, and not all.
-// Another one goes on from there.
-var ErrUnfinished = errors.New("too much to remove at once")
+// ErrUnfinished is wrapped by the error of a [Dir.Remove], [Dir.Sweep] or [Dir.Publish] that has removed much, and not all.
+// Another one goes on from there. It may be joined with errors of entries that resist; of nothing
+// but those, it is no part.
+var ErrUnfinished = errors.New("too much to remove at once; the next try goes on from here")
 
 // errMount is why an entry was left alone by Remove.
 var errMount = errors.New("is a mount point")
@@ -44,21 +45,18 @@ func (d *Dir) Remove(name string) error {
 	if !local(name) || name == "." || hasSlash(name) {
 		return d.failed("remove", name, fs.ErrInvalid)
 	}
-	err := d.unlinkat(d.fd, name, 0)
-	if !errors.Is(err, unix.EISDIR) {
-		return ignoreAbsent(explainBusy(err))
-	}
 	r := removal{d: d, top: -1, work: maxWork}
-	r.note(r.dir(d.fd, name, 0))
+	r.child(name)
 	return r.result()
 }
 
-// removal is one walk.
+// removal is one walk, or several that share what may be taken on.
 type removal struct {
 	d       *Dir
 	top     int // descriptor of the topmost directory, where deep ones are moved to
 	hoisted int // how many were moved
 	work    int // entries that may still be taken on
+	done    int // entries that were removed, or moved
 	errs    []error
 	untold  int // errors beyond those
 }
@@ -82,10 +80,28 @@ func (r *removal) result() error {
 	if r.untold > 0 {
 		errs = append(errs, fmt.Errorf("and %d more", r.untold))
 	}
-	if r.work < 0 {
+	if r.work < 0 && (r.done > 0 || len(errs) == 0) { // else another call would meet the same again
 		errs = append(errs, ErrUnfinished)
 	}
 	return errors.Join(errs...)
+}
+
+// child removes the child name of the directory.
+func (r *removal) child(name string) {
+	err := r.unlink(r.d.fd, name, 0)
+	if errors.Is(err, unix.EISDIR) {
+		err = r.dir(r.d.fd, name, 0)
+	}
+	r.note(ignoreAbsent(explainBusy(err)))
+}
+
+// unlink is unlinkat, counted if it succeeds.
+func (r *removal) unlink(fd int, name string, flags int) error {
+	err := r.d.unlinkat(fd, name, flags)
+	if err == nil {
+		r.done++
+	}
+	return err
 }
 
 // takeOn counts an entry; false: it is one too many.
@@ -119,7 +135,7 @@ func (r *removal) dir(fd int, name string, depth int) error {
 		case r.failures() > failed: // which were noted, and are still there
 			return nil
 		default:
-			err = r.d.unlinkat(fd, name, unix.AT_REMOVEDIR)
+			err = r.unlink(fd, name, unix.AT_REMOVEDIR)
 		}
 		if !errors.Is(err, unix.ENOTEMPTY) || pass >= maxPasses {
 			return ignoreAbsent(explainBusy(err))
@@ -158,7 +174,7 @@ func (r *removal) entry(at int, name string, typ uint8, depth int) error {
 	if typ == unix.DT_DIR {
 		return r.dir(at, name, depth+1)
 	}
-	err := r.d.unlinkat(at, name, 0)
+	err := r.unlink(at, name, 0)
 	if errors.Is(err, unix.EISDIR) {
 		return r.dir(at, name, depth+1)
 	}
@@ -213,6 +229,9 @@ func (r *removal) hoist(fd int, name string) error {
 				err = rename()
 			}
 		}
+		if err == nil {
+			r.done++
+		}
 		if !errors.Is(err, unix.EEXIST) {
 			return ignoreAbsent(explainBusy(err))
 		}
@@ -237,21 +256,24 @@ func ignoreAbsent(err error) error {
 
 // Sweep removes the versions of these names, as [Result.Stale] gives them. It leaves the current version
 // and every name that is not shaped like a version's. It goes on after
-// an error, of which it tells the first few, but not after one that wraps [ErrUnfinished].
+// an error, of which it tells the first few. The bound of one Remove is that of all of them together: the rest is
+// left, with an error that wraps [ErrUnfinished].
 func (d *Dir) Sweep(names []string) error {
-	r := removal{}
+	r := removal{d: d, top: -1, work: maxWork}
 	for _, name := range names {
 		if !isVersion(name) {
 			continue
 		}
 		current, err := d.isCurrent(name)
-		if err == nil && !current {
-			err = d.Remove(name)
+		switch {
+		case err != nil:
+			r.note(err)
+		case !current:
+			r.child(name)
 		}
-		if errors.Is(err, ErrUnfinished) {
-			return errors.Join(r.result(), err)
+		if r.work < 0 {
+			break
 		}
-		r.note(err)
 	}
 	return r.result()
 }

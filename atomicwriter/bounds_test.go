@@ -1,0 +1,124 @@
+package atomicwriter
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// workOf sets what one removal takes on, for one test.
+func workOf(t *testing.T, entries int) {
+	was := maxWork
+	t.Cleanup(func() { maxWork = was })
+	maxWork = entries
+}
+
+// fill makes a directory with n files of that name and a number.
+func fill(t *testing.T, dir, name string, n int) {
+	t.Helper()
+	check(t, os.MkdirAll(dir, 0o755))
+	for i := range n {
+		check(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(name, i)), nil, 0o644))
+	}
+}
+
+// TestSweepIsBounded: many old versions, each with as much as one removal takes on, are not swept in one go. Other calls go on.
+func TestSweepIsBounded(t *testing.T) {
+	workOf(t, 100)
+	dir, d := volume(t)
+	wish := files("token", "t")
+	current := publish(t, d, Written, wish, at(0)).Version
+	var old []string
+	for i := range 10 {
+		old = append(old, versionName(testTime, uint64(i)))
+		fill(t, filepath.Join(dir, old[i]), "file", maxWork-1)
+	}
+	removed := 0
+	d.hook = func(op, _ string, done bool) error {
+		if op == "unlinkat" && done {
+			removed++
+		}
+		return nil
+	}
+	for calls := 1; ; calls++ {
+		removed = 0
+		err := d.Sweep(old)
+		if removed > maxWork+10 { // and the directories themselves
+			t.Fatalf("call %d removes %d entries, want %d at most", calls, removed, maxWork)
+		}
+		if err == nil {
+			if calls < 9 {
+				t.Errorf("all is swept by %d calls", calls)
+			}
+			break
+		}
+		if !errors.Is(err, ErrUnfinished) || calls > 20 {
+			t.Fatalf("call %d: %v", calls, err)
+		}
+	}
+	d.hook = nil
+	if got, want := must(d.Names())(t), []string{current, dataLink, "token"}; !slices.Equal(got, want) {
+		t.Errorf("left: %q, want %q", got, want)
+	}
+}
+
+// TestStuckIsNotUnfinished: where nothing goes, nobody is told that another call goes on, but what resists. Where
+// something goes, both are told.
+func TestStuckIsNotUnfinished(t *testing.T) {
+	workOf(t, 50)
+	top := t.TempDir()
+	root := must(OpenRoot(top))(t)
+	defer root.Close()
+	root.hook = func(op, name string, done bool) error {
+		if op == "unlinkat" && strings.HasPrefix(name, "stuck") {
+			return unix.EPERM
+		}
+		return nil
+	}
+	fill(t, filepath.Join(top, "tree/sub"), "stuck", 2*maxWork)
+	if err := root.Remove("tree"); !errors.Is(err, unix.EPERM) || errors.Is(err, ErrUnfinished) {
+		t.Errorf("all of it resists: %v", err)
+	}
+	fill(t, filepath.Join(top, "mixed"), "stuck", maxWork-10)
+	fill(t, filepath.Join(top, "mixed"), "loose", maxWork-10)
+	if err := root.Remove("mixed"); !errors.Is(err, unix.EPERM) || !errors.Is(err, ErrUnfinished) {
+		t.Errorf("half of it resists: %v", err)
+	}
+	root.hook = nil
+	fill(t, filepath.Join(top, "loose"), "loose", 2*maxWork)
+	if err := root.Remove("loose"); errors.Is(err, unix.EPERM) || !errors.Is(err, ErrUnfinished) {
+		t.Errorf("nothing resists: %v", err)
+	}
+}
+
+// TestPublishInParts: a directory of very many entries in the place of a link is removed by several calls; until the
+// last of them readers have the old version.
+func TestPublishInParts(t *testing.T) {
+	workOf(t, 50)
+	dir, d := volume(t)
+	publish(t, d, Written, files("a", "old", "token", "old"), at(0))
+	check(t, os.Remove(filepath.Join(dir, "token")))
+	fill(t, filepath.Join(dir, "token"), "file", 8*maxWork)
+	for calls := 1; ; calls++ {
+		r, err := d.Publish(files("a", "new", "token", "new"), at(calls))
+		if err == nil {
+			if calls < 3 || r.Outcome != Written {
+				t.Errorf("%v after %d calls", r.Outcome, calls)
+			}
+			break
+		}
+		if !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), "goes on") || calls > 20 {
+			t.Fatalf("call %d: %v", calls, err)
+		}
+		if got := must(os.ReadFile(filepath.Join(dir, "a")))(t); string(got) != "old" {
+			t.Fatalf("call %d has failed, and readers have %q", calls, got)
+		}
+	}
+	expectView(t, dir, files("a", "new", "token", "new"))
+}
