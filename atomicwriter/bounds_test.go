@@ -1,6 +1,7 @@
 package atomicwriter
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -121,4 +122,48 @@ func TestPublishInParts(t *testing.T) {
 		}
 	}
 	expectView(t, dir, files("a", "new", "token", "new"))
+}
+
+// TestWrittenIsRead: the greatest version that is published is read back, be its files new or carried over. One byte more is
+// refused, and what is published stays.
+func TestWrittenIsRead(t *testing.T) {
+	dir, d := volume(t)
+	huge := bytes.Repeat([]byte("x"), MaxFile)
+	wish, paths := []File{}, 0
+	for i := range MaxVersion / MaxFile {
+		wish = append(wish, File{Path: fmt.Sprintf("file%02d", i), Data: huge, Mode: 0o644})
+		paths += len(wish[i].Path)
+	}
+	last := &wish[len(wish)-1]
+	for _, tt := range []struct {
+		size    int
+		outcome Outcome
+	}{{MaxFile, Unchanged}, {MaxFile - paths + 1, Unchanged}, {MaxFile - paths, Written}} {
+		last.Data = huge[:tt.size]
+		if r, err := d.Publish(wish, at(0)); r.Outcome != tt.outcome || (err == nil) != (tt.outcome == Written) || err != nil && !errors.Is(err, ErrTooBig) {
+			t.Errorf("%d bytes: %v, %v", tt.size, r.Outcome, err)
+		}
+	}
+	read := func() {
+		t.Helper()
+		if v, err := d.Read(); err != nil || len(v.Files) != len(wish) {
+			t.Errorf("read back: %d files, %v", len(v.Files), err)
+		}
+	}
+	read()
+	last.Data = []byte("small")
+	sums := publish(t, d, Written, wish, at(1)).Sums
+	for i := range wish[:len(wish)-1] {
+		wish[i].Data, wish[i].Keep = nil, &sums[i]
+	}
+	last.Data = huge[:MaxFile-paths+1]
+	if r, err := d.Publish(wish, at(2)); r.Outcome != Unchanged || !errors.Is(err, ErrTooBig) {
+		t.Errorf("beside kept files: %v, %v", r.Outcome, err)
+	}
+	if got := must(os.ReadFile(filepath.Join(dir, last.Path)))(t); string(got) != "small" {
+		t.Errorf("after a refusal readers have %d bytes", len(got))
+	}
+	last.Data = huge[:MaxFile-paths]
+	publish(t, d, Written, wish, at(3))
+	read()
 }

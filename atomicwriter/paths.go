@@ -12,7 +12,7 @@ import (
 // Limits of what is published and read.
 const (
 	MaxFile    = 2 << 20  // bytes of one file; an API object has at most about 1.5 MiB
-	MaxVersion = 64 << 20 // bytes of all files of a version
+	MaxVersion = 64 << 20 // bytes of all files of a version and of their paths
 	MaxFiles   = 4096     // files of a version
 	MaxDepth   = 64       // elements of a path
 	MaxStale   = 1024     // old versions that are told of at once

@@ -115,8 +115,8 @@ func (p *publication) plan(files []File) error {
 		if err != nil {
 			return err
 		}
-		if total += len(w.data); total > MaxVersion {
-			return fmt.Errorf("%d bytes up to path %.300q: %w", total, w.path, ErrTooBig)
+		if total, err = w.addTo(total); err != nil {
+			return err
 		}
 		p.result.Sums[i] = w.sum
 		p.want = append(p.want, w)
@@ -129,6 +129,27 @@ func (p *publication) plan(files []File) error {
 	}
 	p.eachLink(func(string) error { p.links++; return nil })
 	return nil
+}
+
+// weigh checks the size of the version with the bytes that are carried over, which plan did not know: what is
+// published must be read back.
+func (p *publication) weigh() (err error) {
+	total := 0
+	for i := range p.want {
+		if total, err = p.want[i].addTo(total); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addTo adds what the file has of [MaxVersion].
+func (w *wanted) addTo(total int) (int, error) {
+	total += len(w.path) + len(w.data)
+	if total > MaxVersion {
+		return total, fmt.Errorf("%d bytes up to path %.300q: %w", total, w.path, ErrTooBig)
+	}
+	return total, nil
 }
 
 // settleFile checks one file.

@@ -168,6 +168,9 @@ func (p *publication) run(files []File) (step string, err error) {
 	case !p.differs:
 		return p.repair()
 	}
+	if err := p.weigh(); err != nil { // 1, of what is kept
+		return p.settle(Unchanged, "validate", err)
+	}
 	if step, err := p.replace(); err != nil { // 4-7
 		return p.settle(p.abandon(), step, err)
 	}
