@@ -139,27 +139,25 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		s.log.Warn("volume directory was deleted or replaced; containers still hold the old one until they restart", v.fields()...)
 	}
 	v.noteStale(f.stale, now)
-	unfinished := errors.Is(f.leftover, atomicwriter.ErrUnfinished)
+	failed := errors.Join(f.err, f.leftover)
+	unfinished := goesOn(failed, &v.parts)
 	if unfinished {
-		f.leftover = nil // no failure: the next job goes on
+		failed = nil
 	}
 	v.retryAt, v.restAt, v.diskErr = time.Time{}, time.Time{}, nil
-	if wrong := errors.Join(f.err, f.leftover, f.blocked); wrong != nil {
+	if wrong := errors.Join(failed, f.blocked); wrong != nil {
 		v.diskErr = volumeErrorf(ReasonDisk, "%v", wrong)
 	}
 	if !v.gone && !v.pod.gone {
-		s.blame(&v.fault, errors.Join(f.err, f.leftover), v.fields)
+		s.blame(&v.fault, failed, v.fields)
 	}
-	if f.err == nil && f.leftover == nil {
-		v.failures = 0
-		if unfinished {
-			v.verifyAt = now.Add(unfinishedPause)
-			v.restAt = v.verifyAt
-		}
+	pause := unfinishedPause
+	if failed != nil {
+		v.failures++
+		pause = rotation.Backoff(v.seed(), v.failures, v.soonest(now).Sub(now))
+	} else if v.failures = 0; !unfinished {
 		return
 	}
-	v.failures++
-	pause := rotation.Backoff(v.seed(), v.failures, v.soonest(now).Sub(now))
 	if f.err != nil { // a disk that has space again, or may be written again, tells nobody
 		pause = min(pause, diskRetry)
 	}
@@ -237,7 +235,7 @@ func (s *state) noteRefused(v *volume, refused []atomicwriter.Owner) {
 		s.unowned = true
 		o := refused[0]
 		s.log.Warn("may not give files to the owners that pods want; publishing them as this process's own, never more readable than asked. "+
-			"Run with the capabilities CHOWN, FSETID and DAC_OVERRIDE (or DAC_READ_SEARCH), or where pods run as this process's user",
+			"Run with the capabilities CHOWN, DAC_OVERRIDE, FOWNER and FSETID, as the manifests in deploy do, or where pods run as this process's user",
 			append(v.fields(), zap.Int("user", o.UID), zap.Int("group", o.GID))...)
 	}
 }
@@ -348,7 +346,7 @@ func (s *state) finishRemove(j *removeJob, err error, now rotation.Time) {
 		delete(s.pods, p.wish.UID)
 		delete(s.stopped, p.wish.UID)
 		s.log.Info("pod directory removed", fields()...)
-	case errors.Is(err, atomicwriter.ErrUnfinished):
+	case goesOn(err, &p.parts):
 		at := s.server(now).Add(unfinishedPause)
 		s.removals.Set(p, at, at)
 	default:

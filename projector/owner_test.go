@@ -3,6 +3,8 @@ package projector
 import (
 	"fmt"
 	"io/fs"
+	"os"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -265,5 +267,18 @@ func TestRefusedOwner(t *testing.T) {
 	}
 	if n := r.count("may not give files"); n != 1 {
 		t.Errorf("said %d times", n)
+	}
+	manifest, err := os.ReadFile("../deploy/base/daemonset.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(manifest), " add: [")
+	list, _, ok := strings.Cut(list, "]")
+	i := strings.LastIndex(list, ", ")
+	if !ok || i < 0 {
+		t.Fatalf("the DaemonSet adds capabilities %q", list)
+	}
+	if advice := "capabilities " + list[:i] + " and " + list[i+2:] + ","; !r.says(advice) {
+		t.Errorf("the advice is not %q: %s", advice, r.logged.String())
 	}
 }

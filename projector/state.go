@@ -88,6 +88,7 @@ type pod struct {
 
 	removing bool   // the job is in flight
 	failures int    // of removals, in a row
+	parts    int    // of removals, in a row, that only were too much for one job
 	fault    string // that the latest failed by; see blame
 }
 
@@ -122,6 +123,7 @@ type volume struct {
 	linked      bool          // a publish has seen to the links; what is read tells nothing of them
 	retryAt     time.Time     // no disk job before; zero: no failure
 	failures    int           // of disk jobs, in a row
+	parts       int           // of disk jobs, in a row, that only had too much to remove
 
 	pace       time.Duration // of repairs, while somebody keeps altering the volume
 	repairedAt time.Time
@@ -209,6 +211,7 @@ const (
 	calmAfter  = time.Minute      // without a repair, the storm is over
 	// unfinishedPause lets others have the disk between the parts of a removal that is too much for one job.
 	unfinishedPause = 200 * time.Millisecond
+	maxParts        = 32 // in a row, before the pauses grow as after a failure
 	// A pending pod's token competes as if it expired this long after the pod
 	// was seen: soon enough to start pods at once, not before a token on disk
 	// that dies sooner.
