@@ -43,6 +43,7 @@ func TestServiceAccountIdentity(t *testing.T) {
 	t.Run("refused by the policy", func(t *testing.T) { g.testPolicy(t, own) })
 	t.Run("refused by RBAC", func(t *testing.T) { g.testPlainRefusals(t, own) })
 	t.Run("other accounts", g.testOtherAccounts)
+	t.Run("renamed", g.testRenamed)
 	t.Run("daemon", func(t *testing.T) { testPlainDaemon(t) })
 	t.Run("rotation", func(t *testing.T) {
 		const nodeName = "plain-rotating"
@@ -316,4 +317,23 @@ func testPlainDaemon(t *testing.T) {
 		t.Errorf("the warning was said %d times, want once: %v", n, err)
 	}
 	wantNoLeak(t, d.logFile, []string{token, value, "no-real-password"})
+}
+
+// testRenamed: an account that a kustomization put into another namespace, or gave a prefix or suffix, is still the policy's.
+func (g *grants) testRenamed(t *testing.T) {
+	for user, matched := range map[string]bool{
+		"system:serviceaccount:tokens:token-projector":          true,
+		"system:serviceaccount:tokens:blue-token-projector-two": true,
+		"system:serviceaccount:token-projector:other":           false,
+	} {
+		config := rest.CopyConfig(plane.Admin())
+		config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:masters"}}
+		err := g.createBound(nil, vaultAud)(t.Context(), kubernetes.NewForConfigOrDie(config))
+		if matched {
+			err = byPolicy(err, saysRequester)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
 }
