@@ -47,12 +47,16 @@ func TestSwappedAtEveryStep(t *testing.T) {
 	if treeDiff(snapshot(t, outside), before) == "" {
 		t.Fatal("a chmod by name is not caught")
 	}
+	least := 12
+	if os.Geteuid() != 0 {
+		least = 10 // nothing is given to another owner
+	}
 	for kind, plant := range garbage {
 		for _, after := range []bool{false, true} {
 			steps := 0
 			for ; swappedAt(t, &swapper{plant: plant, step: steps, after: after}, kind); steps++ {
 			}
-			if steps < 12 {
+			if steps < least {
 				t.Errorf("%s: only %d steps", kind, steps)
 			}
 		}

@@ -327,7 +327,7 @@ func (g *grants) testRenamed(t *testing.T) {
 		"system:serviceaccount:token-projector:other":           false,
 	} {
 		config := rest.CopyConfig(plane.Admin())
-		config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:masters"}}
+		config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:masters"}, Extra: map[string][]string{"example.com/some": {"extra"}}}
 		err := g.createBound(nil, vaultAud)(t.Context(), kubernetes.NewForConfigOrDie(config))
 		if matched {
 			err = byPolicy(err, saysRequester)
