@@ -38,12 +38,14 @@ const (
 func at(path string, plant func(path, canary string) error) func(dir, version, canary string) error {
 	return func(dir, version, canary string) error {
 		path := filepath.Join(dir, strings.Replace(path, "VERSION", version, 1))
-		for {
-			err := errors.Join(os.RemoveAll(path), plant(path, canary))
+		var err error
+		for range 1000 {
+			err = errors.Join(os.RemoveAll(path), plant(path, canary))
 			if !errors.Is(err, os.ErrExist) { // the daemon was quicker
-				return err
+				break
 			}
 		}
+		return err
 	}
 }
 
@@ -71,7 +73,8 @@ func sparse(size int64) func(path, _ string) error {
 }
 
 func chain(path, canary string) error {
-	return errors.Join(os.Symlink("hop", path), os.Symlink(filepath.Join(canary, "secret"), filepath.Join(filepath.Dir(path), "hop")))
+	hop := filepath.Join(filepath.Dir(path), "hop")
+	return errors.Join(os.RemoveAll(hop), os.Symlink("hop", path), os.Symlink(filepath.Join(canary, "secret"), hop))
 }
 
 var attacks = map[string]attack{
