@@ -11,8 +11,8 @@ import (
 	"github.com/token-projector/token-projector/atomicwriter"
 )
 
-// part is what a publish that had too much to remove says.
-var part = fmt.Errorf("publish: link: %w", errors.Join(atomicwriter.ErrUnfinished))
+// errPart is what a publish that had too much to remove says.
+var errPart = fmt.Errorf("publish: link: %w", errors.Join(atomicwriter.ErrUnfinished))
 
 // stuck is the same beside an entry that resists.
 var stuck = errors.Join(fmt.Errorf("unlinkat file: %w", unix.EPERM), atomicwriter.ErrUnfinished)
@@ -45,8 +45,8 @@ func TestRemovalGoesOn(t *testing.T) {
 		min, max int
 		said     bool
 	}{
-		"a few parts":     {part, 5 * time.Second, 20, 26, false},
-		"for ever":        {part, 10 * time.Minute, maxParts, maxParts + 20, true},
+		"a few parts":     {errPart, 5 * time.Second, 20, 26, false},
+		"for ever":        {errPart, 10 * time.Minute, maxParts, maxParts + 20, true},
 		"some are stuck":  {stuck, 10 * time.Minute, 4, 20, true},
 		"all of it stays": {unix.EPERM, 10 * time.Minute, 4, 20, true},
 	} {
@@ -75,13 +75,13 @@ func TestPublishGoesOn(t *testing.T) {
 		min, max      int
 		failed        bool
 	}{
-		"a few parts":          {part, nil, 5 * time.Second, 20, 26, false},
-		"for ever":             {part, nil, time.Minute, maxParts, maxParts + 30, true},
+		"a few parts":          {errPart, nil, 5 * time.Second, 20, 26, false},
+		"for ever":             {errPart, nil, time.Minute, maxParts, maxParts + 30, true},
 		"some are stuck":       {stuck, nil, time.Minute, 10, 30, true},
-		"parts to be swept":    {nil, part, 5 * time.Second, 20, 26, false},
+		"parts to be swept":    {nil, errPart, 5 * time.Second, 20, 26, false},
 		"stuck, to be swept":   {nil, stuck, time.Minute, 3, 20, true},
-		"parts of both":        {part, part, 5 * time.Second, 20, 26, false},
-		"parts beside a fault": {unix.EPERM, part, time.Minute, 10, 30, true},
+		"parts of both":        {errPart, errPart, 5 * time.Second, 20, 26, false},
+		"parts beside a fault": {unix.EPERM, errPart, time.Minute, 10, 30, true},
 	} {
 		r := settled(t, 1, 600)
 		v := r.volume(extra(0))
@@ -128,8 +128,8 @@ func TestOnlyUnfinished(t *testing.T) {
 		want bool
 	}{
 		{nil, false}, {unix.EPERM, false}, {errors.New("too much"), false}, {stuck, false}, {fmt.Errorf("publish: %w", stuck), false},
-		{errors.Join(part, unix.EPERM), false}, {fmt.Errorf("%w: %w", atomicwriter.ErrUnfinished, unix.EBUSY), false},
-		{atomicwriter.ErrUnfinished, true}, {part, true}, {errors.Join(part, part), true},
+		{errors.Join(errPart, unix.EPERM), false}, {fmt.Errorf("%w: %w", atomicwriter.ErrUnfinished, unix.EBUSY), false},
+		{atomicwriter.ErrUnfinished, true}, {errPart, true}, {errors.Join(errPart, errPart), true},
 	} {
 		if got := onlyUnfinished(tt.err); got != tt.want {
 			t.Errorf("%v: %v", tt.err, got)
