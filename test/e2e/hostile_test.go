@@ -162,6 +162,21 @@ func unmountBelow(dir string) error {
 	return err
 }
 
+// removeCarelessly removes a directory by name, a mount of a tree outside in it and all, and wants that to be noticed.
+func removeCarelessly(t *testing.T, top string) {
+	t.Helper()
+	careless := outside(t, top, "careless")
+	before := owners(t, careless)
+	sandbox := filepath.Join(top, "sandbox")
+	check(t, os.MkdirAll(sandbox, 0o755))
+	check(t, unix.Mount(careless, sandbox, "", unix.MS_BIND, ""))
+	_ = os.RemoveAll(sandbox)
+	if maps.Equal(owners(t, careless), before) {
+		t.Error("a removal through a mount is not noticed")
+	}
+	check(t, unmountBelow(sandbox))
+}
+
 // TestHostileRoot: devices, bind mounts and immutable directories, which only root can plant, in volumes whose files the daemon gives away.
 // Nothing outside changes, also when the pod goes while it is all there; other pods are served; the volume is whole when the pod lets go.
 func TestHostileRoot(t *testing.T) {
@@ -173,20 +188,10 @@ func TestHostileRoot(t *testing.T) {
 	n.start()
 	peace, changes := n.grouped("in-peace"), 0
 	for name, a := range rootAttacks {
-		careless := outside(t, top, "careless") // what a removal by name does to it
-		before := owners(t, careless)
-		sandbox := filepath.Join(top, "sandbox")
-		check(t, os.MkdirAll(sandbox, 0o755))
-		check(t, unix.Mount(careless, sandbox, "", unix.MS_BIND, ""))
-		_ = os.RemoveAll(sandbox)
-		if maps.Equal(owners(t, careless), before) {
-			t.Error("a removal through a mount is not noticed")
-		}
-		check(t, unmountBelow(sandbox))
-
+		removeCarelessly(t, top)
 		changes++
 		dir, canary := n.grouped(fmt.Sprint("attacked-", changes)), outside(t, top, fmt.Sprint(changes))
-		before = owners(t, canary)
+		before := owners(t, canary)
 		check(t, a.plant(dir, canary))
 		text := fmt.Sprint("change ", changes)
 		n.settings(text)
@@ -228,7 +233,7 @@ func TestHostileRoot(t *testing.T) {
 	n.Terminate()
 }
 
-// TestGivenAway: a pod puts hard links to a file outside, or mounts of it, in the place of each new version and link, in a tight loop, while the
+// TestGivenAway: a pod puts hard links to a file outside in the place of each new version and link, in a tight loop, while the
 // daemon gives to the pod's user and group what it makes. Nothing outside gets another owner. A writer that chowns by name is caught.
 func TestGivenAway(t *testing.T) {
 	t.Parallel()

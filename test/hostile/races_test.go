@@ -20,6 +20,18 @@ import (
 // race is one turn of what a pod does in its volume over and over. What fails because the daemon was quicker is of no interest.
 type race func(dir, canary string)
 
+// run does turn after turn until stop is closed.
+func (r race) run(stop <-chan struct{}, dir, canary string) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+			r(dir, canary)
+		}
+	}
+}
+
 func exchange(a, b string) {
 	_ = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 }
@@ -94,16 +106,7 @@ func TestRaces(t *testing.T) {
 	for _, r := range races {
 		pod := w.pod(fmt.Sprint("racing-", len(pods)))
 		pods = append(pods, pod)
-		running.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					r(pod.dir, canary)
-				}
-			}
-		})
+		running.Go(func() { r.run(stop, pod.dir, canary) })
 	}
 	for i := range 30 {
 		text := fmt.Sprint("change ", i)
@@ -144,16 +147,7 @@ func (w *world) outruns(t *testing.T) {
 	check(t, os.WriteFile(path, nil, 0o600))
 	stop := make(chan struct{})
 	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				swap("token", linkTo("CANARY/secret"))(dir, canary)
-			}
-		}
-	})
+	running.Go(func() { swap("token", linkTo("CANARY/secret")).run(stop, dir, canary) })
 	daemontest.Eventually(t, "a careful writer writes into the canary", func() bool {
 		for range 1000 {
 			if err := careful(path); err != nil {
