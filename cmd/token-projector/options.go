@@ -105,7 +105,7 @@ func (o *options) validateAddresses() error {
 	switch {
 	case o.secureMetrics() && o.webConfigFile == "":
 		return fmt.Errorf("--metrics-address %q: beyond loopback, TLS and authentication are needed by --web-config-file; or do without by --metrics-insecure", o.metricsAddress)
-	case o.pprof && !loopback(o.metricsAddress) && o.metricsInsecure:
+	case o.pprof && o.openMetrics():
 		return fmt.Errorf("--pprof: not on %q with --metrics-insecure; use --web-config-file, or a loopback address", o.metricsAddress)
 	}
 	return nil
@@ -113,6 +113,9 @@ func (o *options) validateAddresses() error {
 
 // secureMetrics tells whether metrics need TLS and authentication.
 func (o *options) secureMetrics() bool { return !loopback(o.metricsAddress) && !o.metricsInsecure }
+
+// openMetrics tells whether whoever reaches them may read them.
+func (o *options) openMetrics() bool { return !loopback(o.metricsAddress) && o.metricsInsecure }
 
 // loopback tells whether only this machine, or pod, reaches the address. Of names, it knows but one.
 func loopback(address string) bool {

@@ -68,7 +68,7 @@ func listenHealth(log *zap.Logger, o *options, h *health) (*server, error) {
 }
 
 func listenMetrics(log *zap.Logger, o *options, m *metrics.Metrics) (*server, error) {
-	if !loopback(o.metricsAddress) && o.metricsInsecure {
+	if o.openMetrics() {
 		log.Warn("metrics are for whoever reaches them, as --metrics-insecure says", zap.String("address", o.metricsAddress))
 	}
 	c := &webConfig{path: o.webConfigFile, strict: o.secureMetrics(), log: log}
