@@ -40,6 +40,18 @@ func employed(t testing.TB, pods, accounts int, ttl int64) *rig {
 	return r
 }
 
+// rest has every token due at its limit: with lives of a day, none is meanwhile.
+func (r *rig) rest() {
+	for _, p := range r.s.pods {
+		for _, v := range p.volumes {
+			for i := range v.tokens {
+				v.tokens[i].due = v.tokens[i].life.Limit()
+			}
+			r.s.plan(v, r.s.server(r.now))
+		}
+	}
+}
+
 // nextLookup runs until one more look-up was answered.
 func (r *rig) nextLookup() {
 	r.t.Helper()

@@ -44,7 +44,7 @@ func (s *state) adopt(v *volume, claims map[string]Claims, server time.Time) {
 		}
 		t.sum, t.life, t.uid = v.files[t.source.Path].sum, c.Lifetime, c.AccountUID
 		t.due = t.life.DueAdopted(t.seed, server)
-		t.floor = t.life.Floor(t.life.Issued)
+		t.floor = t.life.Floor(t.life.Issued, true)
 		n++
 	}
 	if s.clock.Heard() {

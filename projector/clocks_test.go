@@ -14,15 +14,15 @@ import (
 type clocked struct {
 	*rig
 	restarted bool
-	minted    map[Key]int
-	needless  int // tokens asked for that were not due by the server's true time
-	expired   int // tokens that were seen expired
+	wide      map[Key]bool // the token is the first of its kind, or came late
+	needless  int          // tokens asked for that were not due by the server's true time
+	expired   int          // tokens that were seen expired
 }
 
 const clockedPods = 4
 
 func newClocked(t *testing.T, ahead time.Duration) *clocked {
-	c := &clocked{rig: newRig(t), minted: map[Key]int{}}
+	c := &clocked{rig: newRig(t), wide: map[Key]bool{}}
 	c.rig.ahead = ahead
 	c.rig.s.clock = rotation.ServerClock{}
 	c.start(c.rig)
@@ -47,19 +47,19 @@ func (c *clocked) restart() {
 	c.start(c.rig.restarted(time.Second))
 }
 
-// judge counts a request that comes before the token's own due time. Whether a token was the first of its kind, with the
-// wider spread, is not known after a restart.
+// judge counts a request that comes before the token's own due time. Whether a token has the
+// wider spread is not known after a restart.
 func (c *clocked) judge(r *rig, q Request) (Minted, error) {
 	k := Key{q.PodUID, "extra"}
 	token := &r.volume(k).tokens[0]
-	due := token.life.Due(token.seed, c.minted[k] == 1)
+	due := token.life.Due(token.seed, c.wide[k])
 	if other := token.life.Due(token.seed, true); c.restarted && other.Before(due) {
 		due = other
 	}
 	if !token.life.Expires.IsZero() && r.server().Before(due.Add(-2*time.Second)) {
 		c.needless++
 	}
-	c.minted[k]++
+	c.wide[k] = r.server().After(token.life.Limit())
 	return r.good(q)
 }
 

@@ -35,14 +35,14 @@ func idle(t *testing.T, tokens int) (c cost) {
 		go func() { ended <- p.Run(ctx) }()
 		var wishes []Wish
 		for n := range tokens {
-			pod := testPod(n, "vault", 1<<32) // due in 3 hours or later, as any token is that lives for a day or longer
+			pod := testPod(n, "vault", 1<<32) // due in 45 minutes or later, as any token is that lives for a day or longer
 			pod.Spec.Volumes = pod.Spec.Volumes[1:]
 			wishes = append(wishes, Desired(pod, SelectAll))
 		}
 		p.Replace(wishes)
 		time.Sleep(time.Minute) // all are published, and the last jobs have ended
 		c.goroutines, c.turns = runtime.NumGoroutine()-before, turns.Load()
-		time.Sleep(time.Hour)
+		time.Sleep(40 * time.Minute)
 		c.turns = turns.Load() - c.turns
 		cancel()
 		if err := <-ended; err != nil {
@@ -58,11 +58,11 @@ func idle(t *testing.T, tokens int) (c cost) {
 // TestNothingPerToken: tokens that are only held cost neither a goroutine nor a wake-up.
 func TestNothingPerToken(t *testing.T) {
 	few, many := idle(t, 2), idle(t, 500)
-	// Goroutines of earlier tests may end meanwhile, and the hour begins at another moment of a minute.
+	// Goroutines of earlier tests may end meanwhile, and the time begins at another moment of a minute.
 	if many.goroutines > few.goroutines+10 || many.turns > few.turns+2 {
 		t.Errorf("%+v for 2 tokens, %+v for 500", few, many)
 	}
-	if few.turns < 50 || few.turns > 70 {
-		t.Errorf("%d turns in an hour, want one a minute", few.turns)
+	if few.turns < 33 || few.turns > 47 {
+		t.Errorf("%d turns in 40 minutes, want one a minute", few.turns)
 	}
 }

@@ -315,15 +315,17 @@ func (s *state) commit(v *volume, j *publishJob, r atomicwriter.Result, now rota
 
 // commitToken takes in that the fresh token is on disk.
 func (s *state) commitToken(v *volume, t *token, now rotation.Time) {
-	first := t.life.Expires.IsZero()
-	if !first {
+	wide := t.life.Expires.IsZero() || t.anew
+	if !t.life.Expires.IsZero() {
 		late := s.server(now).Sub(t.life.Limit())
+		// What an outage delayed comes with all that it delayed. An answer that is old when it comes makes no outage.
+		wide = wide || late > 0 && s.server(now).Before(t.next.Limit())
 		s.metrics.RefreshLateness(late)
 		s.log.Debug("token refreshed", append(v.fields(), zap.String("path", t.source.Path), zap.Duration("late", max(late, 0)))...)
 	}
 	t.life, t.fresh, t.uid, t.nextUID = t.next, Token{}, t.nextUID, ""
-	t.floor = t.life.Floor(t.took)
-	t.due = t.life.Due(t.seed, first || t.anew)
+	t.floor = t.life.Floor(t.took, wide)
+	t.due = t.life.Due(t.seed, wide)
 	t.anew = false
 }
 

@@ -12,6 +12,7 @@ import (
 func TestLookupsPerHour(t *testing.T) {
 	for _, accounts := range []int{1, 10, 110} {
 		r := employed(t, 110, accounts, 1<<32)
+		r.rest()
 		r.run(time.Hour)
 		r.lookups = nil
 		r.run(time.Hour)
@@ -79,6 +80,7 @@ func TestLookupsOfPodsThatComeAndGo(t *testing.T) {
 func TestLookupFails(t *testing.T) {
 	for code, perHour := range map[int][2]int{403: {1, 2}, 401: {12, 13}, 429: {12, 13}, 500: {12, 13}, 0: {12, 13}, unusable: {12, 13}} {
 		r := employed(t, 20, 2, 24*3600)
+		r.rest()
 		r.accounts[accountOf(0)] = "anew"
 		r.cached = func(accountRef) (types.UID, error) { return "", &MintError{Code: code, Message: "no"} }
 		if code == unusable {

@@ -17,7 +17,7 @@ func TestOutage(t *testing.T) {
 	for name, code := range map[string]int{"no answer": 0, "401": 401, "429": 429, "500": 500, "503": 503} {
 		r := settled(t, 20, 3600)
 		r.s.sweep = 24 * time.Hour
-		r.run(6 * time.Minute) // 1/8 of the limit: nothing is due yet
+		r.run(90 * time.Second) // 1/32 of the limit: nothing is due yet
 		r.answer = refusing(code, 0)
 		asked := len(r.requests)
 		r.run(2 * time.Hour)
@@ -101,6 +101,31 @@ func TestOutageHonoursRetryAfter(t *testing.T) {
 				t.Errorf("%d, Retry-After %v: %d requests", code, asked, len(probes))
 			}
 		}
+	}
+}
+
+// TestLateRefreshesAreSpread: tokens that an outage has delayed are renewed together when it ends, and do not come back
+// together; those that were in time do not lose more than a thirty-second of their time.
+func TestLateRefreshesAreSpread(t *testing.T) {
+	r := settled(t, 100, 600)
+	early := func() (n int) { // those that will be due long before their limit
+		for i := range 100 {
+			if life := r.volume(extra(i)).tokens[0].life; r.volume(extra(i)).tokens[0].due.Before(life.Limit().Add(-time.Minute)) {
+				n++
+			}
+		}
+		return n
+	}
+	r.run(16 * time.Minute) // each was renewed twice, in time
+	if n := early(); n > 0 {
+		t.Errorf("%d of 100 tokens have a wide window although they came in time", n)
+	}
+	r.answer = refusing(503, 0)
+	r.run(10 * time.Minute)
+	r.answer = r.good
+	r.run(3 * time.Second)
+	if n := early(); n < 75 { // seven eighths, if all are late
+		t.Errorf("%d of 100 tokens that came late have a wide window", n)
 	}
 }
 
@@ -323,7 +348,7 @@ var refusals = map[string]func(Request) (Minted, error){
 func TestAllRefused(t *testing.T) {
 	for name, refuse := range refusals {
 		r := settled(t, 110, 600)
-		r.run(59 * time.Second) // 1/8 of the limit: nothing is due yet
+		r.run(14 * time.Second) // 1/32 of the limit: nothing is due yet
 		r.answer = refuse
 		asked, began := len(r.requests), r.now.Mono
 		r.run(10 * time.Minute)
@@ -366,7 +391,7 @@ func TestOutageTurnsIntoRefusals(t *testing.T) {
 	} {
 		r := settled(t, 50, 600)
 		r.s.sweep = 24 * time.Hour
-		r.run(59 * time.Second)
+		r.run(14 * time.Second)
 		r.answer = refusing(503, 0)
 		r.run(10 * time.Minute) // all have failed
 		for _, p := range then {

@@ -67,7 +67,7 @@ func (t *token) at() time.Time {
 // earliest is when the token may be minted again at the earliest, due or not.
 func (t *token) earliest() time.Time {
 	if !t.fresh.empty() {
-		return t.next.Floor(t.took)
+		return t.next.Floor(t.took, false)
 	}
 	return t.floor
 }

@@ -251,7 +251,7 @@ func (w *world) newLivePod(e happening) *livePod {
 			if src.Token == nil {
 				continue
 			}
-			t := &liveToken{pod: p, key: Key{wish.UID, v.Name}, path: src.Token.Path, quiet: w.at, first: true, request: Request{
+			t := &liveToken{pod: p, key: Key{wish.UID, v.Name}, path: src.Token.Path, quiet: w.at, wide: true, request: Request{
 				Namespace: wish.Namespace, ServiceAccount: wish.ServiceAccount, PodName: wish.Name, PodUID: wish.UID,
 				Audience: src.Token.Audience, ExpirationSeconds: src.Token.ExpirationSeconds,
 			}}

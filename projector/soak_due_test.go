@@ -158,17 +158,17 @@ func (w *world) disordered() bool { return w.stepped > 0 && w.at < w.stepped+gra
 // earliest is when the token on disk may be refreshed at the earliest.
 func (w *world) earliest(t *liveToken) time.Time {
 	seed := rotation.NewSeed(string(t.key.PodUID), t.key.Volume, t.path)
-	due := t.life.Due(seed, t.first)
+	due := t.life.Due(seed, t.wide)
 	if !t.adopted.IsZero() {
 		due = t.life.DueAdopted(seed, t.adopted.Add(-slack))
 		if other := t.life.DueAdopted(seed, t.adopted.Add(slack)); other.Before(due) {
 			due = other
 		}
 	}
-	return later(due, t.life.Issued.Add(t.life.Limit().Sub(t.life.Issued)/8))
+	return later(due, t.life.Issued.Add(t.life.Limit().Sub(t.life.Issued)/32))
 }
 
-// judgeAnswer: no token is minted twice within a tenth of its life, unless
+// judgeAnswer: no token is minted twice within a tenth of its life, or a fortieth of a first or a late one's, unless
 // something explains it: a restart, a token that was lost on disk, a clock that moved.
 func (w *world) judgeAnswer(f flight) {
 	m := f.job.mint
@@ -178,7 +178,11 @@ func (w *world) judgeAnswer(f flight) {
 		return
 	}
 	ttl := min(time.Duration(t.request.ExpirationSeconds)*time.Second, w.history.Longest, rotation.MaxAge)
-	if t.last > 0 && !t.excused && !w.disordered() && w.at-t.last < ttl/10-slack {
+	least := ttl / 10
+	if t.wide {
+		least = ttl / 40
+	}
+	if t.last > 0 && !t.excused && !w.disordered() && w.at-t.last < least-slack {
 		w.fail("minted again %v later: %v %s", w.at-t.last, t.key, t.path)
 	}
 	if f.misleads { // it may be old, and stays for a tenth of its life all the same

@@ -58,7 +58,8 @@ func (w *world) judgeToken(t *liveToken, data, old string) {
 	case made.life.Expired(w.server()) && t.quiet+graceLost < w.at:
 		w.fail("%v %s has expired before it came", t.key, t.path)
 	}
-	t.data, t.first = data, t.life == rotationNone || w.untimely(t)
+	late := t.life != rotationNone && w.server().Add(slack).After(t.life.Limit())
+	t.data, t.wide = data, t.life == rotationNone || w.untimely(t) || late
 	t.life, t.adopted, t.doubted = made.life, time.Time{}, false
 }
 

@@ -95,7 +95,7 @@ type liveToken struct {
 	data    string            // of the token on disk; "" if nobody knows
 	life    rotation.Lifetime // of the token on disk; zero: there is none, or nobody knows what it is
 	quiet   time.Duration     // nothing disturbs its renewal from then on
-	first   bool              // the one on disk may be the first of its kind
+	wide    bool              // the one on disk may be the first of its kind, or one that came late
 	adopted time.Time         // server time when the daemon found it on disk; zero: it did not
 	last    time.Duration     // true time of the latest answer; zero: none
 	doubted bool              // it was issued in the server's future, once

@@ -11,12 +11,16 @@ import (
 const MaxAge = 24 * time.Hour
 
 // Spread windows as fractions of the limit (80 % of the lifetime, or MaxAge).
-// A first refresh lies anywhere in [1/8, 1), so that pods which came together
-// do not come back together; later ones lie in [15/16, 1), which keeps them
-// apart at the price of about six requests in a hundred.
+// A first refresh lies anywhere in [1/32, 1): pods which came together come back
+// at the rate of any later hour, since the share that is left out, before 1/32, is
+// what that rate exceeds the mean by until then. Later ones lie in [31/32, 1),
+// which costs 1.6 requests in a hundred; the wide window costs half a lifetime
+// once. With a thousand nodes the fleet's peak is what random arrival makes of a flat
+// rate; a first window from 1/8 on, as a floor of a tenth of the lifetime would have it,
+// leaves 14 % and holes that return each 48 minutes. See docs/performance.md, "A fleet".
 const (
-	firstWindow = 7.0 / 8
-	laterWindow = 1.0 / 16
+	firstWindow = 31.0 / 32
+	laterWindow = 1.0 / 32
 )
 
 // Seed names a token for the hashes that spread refreshes and retries. It must
@@ -70,11 +74,12 @@ func (l Lifetime) Limit() time.Time { return l.Issued.Add(l.limit()) }
 func (l Lifetime) Expired(now time.Time) bool { return !now.Before(l.Expires) }
 
 // Due is when the token is to be refreshed: no later than Limit, earlier by a
-// spread that depends on the seed and the time of issue alone. first widens
-// the spread for the first token of its kind.
-func (l Lifetime) Due(s Seed, first bool) time.Time {
+// spread that depends on the seed and the time of issue alone. wide is for a
+// token that may have come together with many others: the first of its kind, or one that
+// came late.
+func (l Lifetime) Due(s Seed, wide bool) time.Time {
 	window := laterWindow
-	if first {
+	if wide {
 		window = firstWindow
 	}
 	u := s.fraction(l.Issued.UnixNano())
@@ -87,8 +92,8 @@ func (l Lifetime) Due(s Seed, first bool) time.Time {
 // restart does not undo the dephasing, else the narrow one. A token within its
 // limit is never due at once: a restart sends no request.
 func (l Lifetime) DueAdopted(s Seed, now time.Time) time.Time {
-	for _, first := range []bool{true, false} {
-		if due := l.Due(s, first); due.After(now) {
+	for _, wide := range []bool{true, false} {
+		if due := l.Due(s, wide); due.After(now) {
 			return due
 		}
 	}
@@ -97,7 +102,12 @@ func (l Lifetime) DueAdopted(s Seed, now time.Time) time.Time {
 
 // Floor is the earliest time at which the token may be minted again as due: a
 // tenth of its lifetime (or of MaxAge) after it was asked for. It bounds the
-// requests that a server can cause whose answers are already old.
-func (l Lifetime) Floor(asked time.Time) time.Time {
-	return asked.Add(min(l.TTL(), MaxAge) / 10)
+// requests that a server can cause whose answers are already old. With the wide window, which no
+// such answer gets twice, it is a fortieth, where that window begins.
+func (l Lifetime) Floor(asked time.Time, wide bool) time.Time {
+	least := min(l.TTL(), MaxAge) / 10
+	if wide {
+		least /= 4
+	}
+	return asked.Add(least)
 }

@@ -68,8 +68,8 @@ func TestPhase(t *testing.T) {
 	}
 }
 
-// TestDueWindow: for any seed a first refresh lies in [1/8, 1) of the limit and a
-// later one in [15/16, 1), spread evenly, and always at the same time.
+// TestDueWindow: for any seed a first refresh lies in [1/32, 1) of the limit and a
+// later one in [31/32, 1), spread evenly, and always at the same time.
 func TestDueWindow(t *testing.T) {
 	for _, ttl := range []time.Duration{10 * time.Second, 600 * time.Second, 3607 * time.Second, 86400 * time.Second, 90 * 24 * time.Hour} {
 		for _, first := range []bool{true, false} {
@@ -80,9 +80,9 @@ func TestDueWindow(t *testing.T) {
 
 func dueWindow(t *testing.T, l Lifetime, first bool) {
 	const seeds, buckets = 100_000, 100
-	from, to := 15.0/16, 1.0
+	from, to := 31.0/32, 1.0
 	if first {
-		from = 1.0 / 8
+		from = 1.0 / 32
 	}
 	var count [buckets]int
 	for i := range seeds {
@@ -138,7 +138,7 @@ func TestDueMovesWithIssue(t *testing.T) {
 		l := Lifetime{Issued: time.Unix(1_700_000_000+int64(i), 0)}
 		l.Expires = l.Issued.Add(time.Hour)
 		at := float64(l.Due(seed, false).Sub(l.Issued)) / float64(48*time.Minute)
-		bucket := int((at - 15.0/16) * 16 * buckets)
+		bucket := int((at - 31.0/32) * 32 * buckets)
 		count[bucket]++
 		steps[(bucket-before+buckets)%buckets]++
 		before = bucket
@@ -199,8 +199,11 @@ func TestFloor(t *testing.T) {
 		24*time.Hour + 10:    144 * time.Minute,
 		365 * 24 * time.Hour: 144 * time.Minute,
 	} {
-		if got := lifetime(ttl).Floor(received).Sub(received); got != want {
+		if got := lifetime(ttl).Floor(received, false).Sub(received); got != want {
 			t.Errorf("%v: floor %v after receipt, want %v", ttl, got, want)
+		}
+		if got := lifetime(ttl).Floor(received, true).Sub(received); got != want/4 {
+			t.Errorf("%v, wide: floor %v after receipt, want %v", ttl, got, want/4)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func play(s scenario, by func(*rand.Rand) rule) counts {
 		}
 	}
 	for id := range f.tokens {
-		f.tokens[id] = token{node: uint32(id % s.nodes), first: true}
+		f.tokens[id] = token{node: uint32(id % s.nodes), wide: true}
 		f.arrive(uint32(id), time.Duration(random.Float64()*float64(s.created)))
 	}
 	for {
@@ -196,12 +196,14 @@ func (f *fleet) answered(e event, t *token, now time.Duration) {
 
 // hold is a new token in its file.
 func (f *fleet) hold(e event, t *token, now time.Duration) {
+	wide := !t.have
 	if t.have {
 		f.count.refreshed(now, t.due, t.issued+f.ttl)
+		wide = at(now).After(life(t, f.ttl).Limit()) // late, as after an outage
 	} else {
 		f.count.firsts++
 	}
-	t.first, t.have, t.issued = !t.have, true, e.sent
+	t.wide, t.have, t.issued = wide, true, e.sent
 	f.events.add(f.rule.refresh(e.token, t, f.ttl), event{what: due, node: e.node, token: e.token, pod: t.pod})
 }
 
@@ -224,6 +226,6 @@ func (f *fleet) restarted(of uint32, now time.Duration) {
 func (f *fleet) replace(id uint32, t *token, now time.Duration) {
 	f.count.pods++
 	f.nodes[t.node].pending.Remove(id)
-	*t = token{node: t.node, first: true, pod: t.pod + 1}
+	*t = token{node: t.node, wide: true, pod: t.pod + 1}
 	f.arrive(id, now)
 }

@@ -15,7 +15,7 @@ func at(t time.Duration) time.Time { return epoch.Add(t) }
 // token is one token of one pod.
 type token struct {
 	node   uint32
-	first  bool          // the one that it has is its first
+	wide   bool          // the one that it has is its first, or came late
 	pod    uint32        // counts the pods that took each other's place
 	have   bool          // it has one
 	issued time.Duration // of the one that it has
@@ -52,7 +52,7 @@ func seed(id uint32) rotation.Seed {
 }
 
 func (ours) refresh(id uint32, t *token, ttl time.Duration) time.Duration {
-	return life(t, ttl).Due(seed(id), t.first).Sub(epoch)
+	return life(t, ttl).Due(seed(id), t.wide).Sub(epoch)
 }
 
 func (ours) adopt(id uint32, t *token, ttl, now time.Duration) time.Duration {
