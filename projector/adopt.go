@@ -23,7 +23,7 @@ func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]
 			}
 			v.files[e.Path] = p
 		}
-		s.adopt(v, claims, server)
+		s.adopt(v, claims, now)
 	}
 	if wanted {
 		s.examine(v, server)
@@ -33,8 +33,13 @@ func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]
 
 // adopt takes the tokens on disk that fit the wish, whatever their lifetime.
 // Anything odd stays where it is and is minted anew, for that entry alone.
-func (s *state) adopt(v *volume, claims map[string]Claims, server time.Time) {
+//
+// A token that was issued soon after its pod came to the node, or after the root was made for pods
+// that were there, is taken for their first, which has the wide window.
+func (s *state) adopt(v *volume, claims map[string]Claims, now rotation.Time) {
+	server := s.server(now)
 	w, n := &v.pod.wish, 0
+	born := later(w.Born, s.born(now))
 	for i := range v.tokens {
 		t := &v.tokens[i]
 		c, ok := claims[t.source.Path]
@@ -43,12 +48,21 @@ func (s *state) adopt(v *volume, claims map[string]Claims, server time.Time) {
 			continue
 		}
 		t.sum, t.life, t.uid = v.files[t.source.Path].sum, c.Lifetime, c.AccountUID
-		t.due = t.life.DueAdopted(t.seed, server)
-		t.floor = t.life.Floor(t.life.Issued, true)
+		first := t.life.First(born)
+		t.due = t.life.DueAdopted(t.seed, first, server)
+		t.floor = t.life.Floor(t.life.Issued, first)
 		n++
 	}
 	if s.clock.Heard() {
 		v.doubt(server)
 	}
 	s.metrics.Adopted(n)
+}
+
+// born is when the root was made, in server time; zero: unknown.
+func (s *state) born(now rotation.Time) time.Time {
+	if s.rootBorn.IsZero() {
+		return time.Time{}
+	}
+	return s.server(now).Add(s.rootBorn.Sub(now.Wall))
 }

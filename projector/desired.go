@@ -34,6 +34,9 @@ type Wish struct {
 	Namespace      string
 	Name           string
 	ServiceAccount string
+	// Born is when the pod came to the node. It tells which of the tokens that a restart finds are the pod's first, of
+	// which the refresh is spread widely, so that the restart moves none. Zero: unknown.
+	Born time.Time
 	// Retire is when the pod's tokens die and their rotation ends: 60 s past
 	// its deletionTimestamp, the leeway of the API server's validator
 	// (pkg/serviceaccount/claims.go). Zero: the pod is not terminating.
@@ -149,7 +152,7 @@ const tokenLeeway = time.Minute
 func Desired(pod *corev1.Pod, which Selection) Wish {
 	w := Wish{
 		UID: pod.UID, Namespace: pod.Namespace, Name: pod.Name,
-		ServiceAccount: pod.Spec.ServiceAccountName,
+		ServiceAccount: pod.Spec.ServiceAccountName, Born: born(pod),
 	}
 	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
 		return w
@@ -169,6 +172,17 @@ func Desired(pod *corev1.Pod, which Selection) Wish {
 		w.Volumes = append(w.Volumes, desiredVolume(pod, v))
 	}
 	return w
+}
+
+// born is when the pod was bound to its node, before which it may have been pending for long; or, if its status does not say,
+// when it was created.
+func born(pod *corev1.Pod) time.Time {
+	for i := range pod.Status.Conditions {
+		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodScheduled && c.Status == corev1.ConditionTrue {
+			return later(c.LastTransitionTime.Time, pod.CreationTimestamp.Time)
+		}
+	}
+	return pod.CreationTimestamp.Time
 }
 
 // mountedVolumes names the volumes that an init or regular container mounts or

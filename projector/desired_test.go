@@ -35,6 +35,29 @@ func vaultPod() *corev1.Pod {
 	return pod
 }
 
+// TestDesiredBorn: a pod comes to its node when it is bound; if nobody says when that was, it did when it was created.
+func TestDesiredBorn(t *testing.T) {
+	pod := vaultPod()
+	expect := func(want time.Time) {
+		t.Helper()
+		if got := Desired(pod, SelectAll).Born; !got.Equal(want) {
+			t.Errorf("born %v, want %v", got, want)
+		}
+	}
+	expect(time.Time{})
+	pod.CreationTimestamp = metav1.NewTime(issuedAt)
+	expect(issuedAt)
+	pod.Status.Conditions = []corev1.PodCondition{
+		{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(issuedAt.Add(time.Hour))},
+		{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, LastTransitionTime: metav1.NewTime(issuedAt.Add(time.Second))},
+	}
+	expect(issuedAt)
+	pod.Status.Conditions[1].Status = corev1.ConditionTrue
+	expect(issuedAt.Add(time.Second))
+	pod.Status.Conditions[1].LastTransitionTime = metav1.Time{} // whoever bound it did not say
+	expect(issuedAt)
+}
+
 func TestDesiredVaultPod(t *testing.T) {
 	want := Wish{
 		UID: "uid-1", Namespace: "default", Name: "pod-1", ServiceAccount: "default",

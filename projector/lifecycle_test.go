@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/token-projector/token-projector/atomicwriter"
@@ -311,18 +313,45 @@ func TestDiskIsTriedSoon(t *testing.T) {
 	}
 }
 
-// TestAdoptedTokensKeepTheirTimes: a restart does not bring all pods together.
+// TestAdoptedTokensKeepTheirTimes: a restart moves no due time, neither of first tokens nor of later ones, whether the pods
+// came to a daemon or the daemon to the pods, and however wrong the machine's clock is; so it brings no pods together.
 func TestAdoptedTokensKeepTheirTimes(t *testing.T) {
-	r := settled(t, 50, 3600)
-	next := r.restarted(time.Minute)
-	for i := range 50 {
-		next.apply(lonePod(i, 3600))
-	}
-	next.drain()
-	for i := range 50 {
-		old, adopted := r.volume(extra(i)).tokens[0], next.volume(extra(i)).tokens[0]
-		if !old.due.Equal(adopted.due) || !old.life.Expires.Equal(adopted.life.Expires) || !old.floor.Equal(adopted.floor) {
-			t.Errorf("pod %d: due %v, then %v", i, old.due, adopted.due)
+	for name, tt := range map[string]struct{ podAge, ahead time.Duration }{
+		"new pods": {0, 0}, "old pods on a new root": {24 * time.Hour, 0}, "server ahead": {24 * time.Hour, 5 * time.Hour}, "server behind": {24 * time.Hour, -5 * time.Hour},
+	} {
+		for _, uptime := range []time.Duration{30 * time.Second, 3 * time.Hour} {
+			r := newRig(t)
+			r.ahead, r.s.clock = tt.ahead, rotation.ServerClock{}
+			r.s.hear(r.server(), r.now, r.now)
+			root, created := r.now.Wall, metav1.NewTime(r.server().Add(-tt.podAge))
+			pod := func(i int) *corev1.Pod {
+				p := lonePod(i, 3600)
+				p.CreationTimestamp = created
+				return p
+			}
+			for i := range 50 {
+				r.apply(pod(i))
+			}
+			r.run(uptime)
+			next := r.restarted(0)
+			next.s.rootBorn = root
+			for i := range 50 {
+				next.apply(pod(i))
+			}
+			next.drain()
+			wide := 0
+			for i := range 50 {
+				old, adopted := r.volume(extra(i)).tokens[0], next.volume(extra(i)).tokens[0]
+				if !old.due.Equal(adopted.due) || !old.life.Expires.Equal(adopted.life.Expires) || adopted.floor.Sub(old.floor).Abs() > slack {
+					t.Errorf("%s, after %v: pod %d is due %v, then %v", name, uptime, i, old.due, adopted.due)
+				}
+				if old.due.Before(old.life.Limit().Add(-5 * time.Minute)) {
+					wide++
+				}
+			}
+			if first := uptime < time.Hour; first != (wide > 25) || first != (wide > 0) {
+				t.Errorf("%s, after %v: %d of 50 with the wide window", name, uptime, wide)
+			}
 		}
 	}
 }

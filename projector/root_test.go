@@ -442,3 +442,21 @@ func TestRootMemory(t *testing.T) {
 		t.Errorf("%q, in memory %v", r.Filesystem(), r.InMemory())
 	}
 }
+
+// TestRootBorn: a root is as old as it was when it was made ours, whoever opens it later.
+func TestRootBorn(t *testing.T) {
+	path := memoryDir(t)
+	r := openTestRoot(t, path)
+	made := r.born()
+	if made.IsZero() || time.Since(made) > time.Hour {
+		t.Errorf("made at %v", made)
+	}
+	if err := errors.Join(os.Chtimes(filepath.Join(path, markerName), made, made.Add(-time.Hour)), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	again := openTestRoot(t, path)
+	defer again.Close()
+	if got := again.born(); !got.Equal(made.Add(-time.Hour)) {
+		t.Errorf("made at %v, then at %v", made.Add(-time.Hour), got)
+	}
+}

@@ -36,6 +36,14 @@ func (r *Root) makePrivate() error {
 	return nil
 }
 
+// born is when the root was made ours, by the local clock of then: the marker is written once. Zero: nobody knows.
+func (r *Root) born() time.Time {
+	if info, err := r.marker.Stat(); err == nil {
+		return info.ModTime()
+	}
+	return time.Time{}
+}
+
 // lock opens the marker and waits for its lock.
 func (r *Root) lock(ctx context.Context, waiting func()) error {
 	// Not for writing: that would keep the file system from being remounted read-only, and us from starting on one that is.

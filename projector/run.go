@@ -229,7 +229,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		return cmp.Or(p.config.Root.check(), fmt.Errorf("list the root: %w", err))
 	}
 	r := &runner{Projector: p, state: newState(&p.config), objects: make(map[ObjectRef]context.CancelFunc)}
-	r.state.self = p.config.Root.owner()
+	r.state.self, r.state.rootBorn = p.config.Root.owner(), p.config.Root.born()
 	r.state.orphans(found, p.config.Clock())
 	ctx, cancel := context.WithCancelCause(ctx)
 	r.disk = disk{root: p.config.Root, watch: r.openWatcher(ctx)}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -245,6 +246,7 @@ func shape(e happening) *corev1.Pod {
 // newLivePod is a pod that has just come.
 func (w *world) newLivePod(e happening) *livePod {
 	p := &livePod{n: e.Pod, pod: shape(e), comes: w.at, quiet: w.at}
+	p.pod.CreationTimestamp = metav1.NewTime(w.server())
 	wish := Desired(p.pod, SelectAll)
 	for _, v := range wish.Volumes {
 		for _, src := range v.Sources {

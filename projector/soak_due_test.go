@@ -160,9 +160,10 @@ func (w *world) earliest(t *liveToken) time.Time {
 	seed := rotation.NewSeed(string(t.key.PodUID), t.key.Volume, t.path)
 	due := t.life.Due(seed, t.wide)
 	if !t.adopted.IsZero() {
-		due = t.life.DueAdopted(seed, t.adopted.Add(-slack))
-		if other := t.life.DueAdopted(seed, t.adopted.Add(slack)); other.Before(due) {
-			due = other
+		for _, now := range []time.Time{t.adopted.Add(-slack), t.adopted.Add(slack)} {
+			if other := t.life.DueAdopted(seed, t.life.First(t.pod.pod.CreationTimestamp.Time), now); other.Before(due) || now.Before(t.adopted) {
+				due = other
+			}
 		}
 	}
 	return later(due, t.life.Issued.Add(t.life.Limit().Sub(t.life.Issued)/32))

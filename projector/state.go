@@ -19,6 +19,7 @@ type state struct {
 	node        string
 	seed        rotation.Seed      // of the node
 	self        atomicwriter.Owner // whom our files belong to by themselves
+	rootBorn    time.Time          // local wall clock; zero: unknown
 	maxInFlight int
 	sweep       time.Duration
 	log         *zap.Logger

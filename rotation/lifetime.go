@@ -87,15 +87,23 @@ func (l Lifetime) Due(s Seed, wide bool) time.Time {
 	return l.Limit().Add(-early)
 }
 
-// DueAdopted is Due for a token found on disk, of which nobody knows whether
-// it was a first one: the wide window if that still lies ahead, so that a
-// restart does not undo the dephasing, else the narrow one. A token within its
-// limit is never due at once: a restart sends no request.
-func (l Lifetime) DueAdopted(s Seed, now time.Time) time.Time {
-	for _, wide := range []bool{true, false} {
-		if due := l.Due(s, wide); due.After(now) {
-			return due
-		}
+// First reports whether the token is the first of its kind, for somebody who
+// was there from born on: it was issued before a predecessor, asked for at once, could have been
+// due. One that came later is taken for its own successor; a zero born is unknown, and nobody's first.
+func (l Lifetime) First(born time.Time) bool {
+	return l.Issued.Before(born.Add(time.Duration((1-firstWindow)*float64(l.limit()))))
+}
+
+// DueAdopted is Due for a token found on disk, so that a restart moves
+// nothing. But a token within its limit is never due at once, lest a restart send a request:
+// if what was due in the meantime was due by the wide window it is due by the
+// narrow one, and else at its limit.
+func (l Lifetime) DueAdopted(s Seed, wide bool, now time.Time) time.Time {
+	if due := l.Due(s, wide); due.After(now) {
+		return due
+	}
+	if due := l.Due(s, false); due.After(now) {
+		return due
 	}
 	return l.Limit()
 }

@@ -158,7 +158,7 @@ func TestNewSeedSeparatesParts(t *testing.T) {
 	}
 }
 
-// TestDueAdopted: a token found on disk is due later than now for as long as it
+// TestDueAdopted: a token found on disk is due when it was before; but later than now for as long as it
 // is within its limit: in the wide window, then in the narrow one, then at the limit.
 func TestDueAdopted(t *testing.T) {
 	l := lifetime(time.Hour)
@@ -179,14 +179,32 @@ func TestDueAdopted(t *testing.T) {
 			l.Limit():                l.Limit(),
 			l.Expires.Add(time.Hour): l.Limit(),
 		} {
-			got := l.DueAdopted(s, now)
-			if !got.Equal(want) {
-				t.Fatalf("seed %d: at %v due at %v, want %v", i, now.Sub(epoch), got.Sub(epoch), want.Sub(epoch))
-			}
-			if now.Before(l.Limit()) && !got.After(now) {
-				t.Fatalf("seed %d: at %v, within the limit, due at once", i, now.Sub(epoch))
+			for _, first := range []bool{true, false} {
+				if want.Equal(wide) && !first {
+					want = narrow
+				}
+				got := l.DueAdopted(s, first, now)
+				if !got.Equal(want) {
+					t.Fatalf("seed %d: first %v, at %v due at %v, want %v", i, first, now.Sub(epoch), got.Sub(epoch), want.Sub(epoch))
+				}
+				if now.Before(l.Limit()) && !got.After(now) {
+					t.Fatalf("seed %d: at %v, within the limit, due at once", i, now.Sub(epoch))
+				}
 			}
 		}
+	}
+}
+
+// TestFirst: whatever was issued before the earliest refresh of one that was asked for at once.
+func TestFirst(t *testing.T) {
+	l := lifetime(time.Hour) // the first refresh comes after a thirty-second of 48 minutes
+	for before, want := range map[time.Duration]bool{0: true, -time.Minute: true, 90*time.Second - 1: true, 90 * time.Second: false, time.Hour: false} {
+		if got := l.First(epoch.Add(-before)); got != want {
+			t.Errorf("issued %v after: %v", before, got)
+		}
+	}
+	if l.First(time.Time{}) {
+		t.Error("the first of nobody knows whom")
 	}
 }
 

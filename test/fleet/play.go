@@ -75,6 +75,7 @@ func play(s scenario, by func(*rand.Rand) rule) counts {
 // arrive is a new pod: its token is due at once.
 func (f *fleet) arrive(id uint32, now time.Duration) {
 	t := &f.tokens[id]
+	t.born = now
 	f.events.add(now, event{what: due, node: t.node, token: id, pod: t.pod})
 	if f.lives > 0 {
 		end := now + time.Duration(f.random.ExpFloat64()*float64(f.lives))

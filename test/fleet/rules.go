@@ -18,6 +18,7 @@ type token struct {
 	wide   bool          // the one that it has is its first, or came late
 	pod    uint32        // counts the pods that took each other's place
 	have   bool          // it has one
+	born   time.Duration // its pod
 	issued time.Duration // of the one that it has
 	due    time.Duration // since when it has been asked for
 }
@@ -56,7 +57,9 @@ func (ours) refresh(id uint32, t *token, ttl time.Duration) time.Duration {
 }
 
 func (ours) adopt(id uint32, t *token, ttl, now time.Duration) time.Duration {
-	return max(now, life(t, ttl).DueAdopted(seed(id), at(now)).Sub(epoch))
+	l := life(t, ttl)
+	t.wide = l.First(at(t.born))
+	return max(now, l.DueAdopted(seed(id), t.wide, at(now)).Sub(epoch))
 }
 
 func (ours) retry(time.Duration) (time.Duration, bool)     { return 0, false }

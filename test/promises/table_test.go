@@ -67,7 +67,7 @@ var promises = []promise{
 	}},
 	{"P4", "A restart sends no request and rewrites nothing that is right", []mutation{
 		{"what is on disk is due at once", "projector/adopt.go",
-			`t.life.DueAdopted(t.seed, server)`, `server`,
+			`t.life.DueAdopted(t.seed, first, server)`, `server`,
 			"projector", "TestAdoptedTokensKeepTheirTimes"},
 		{"the audience that the server chose is not ours", "projector/claims.go",
 			`r.Audience != "" && !slices.Equal`, `!slices.Equal`,
