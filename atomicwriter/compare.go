@@ -17,8 +17,11 @@ func (p *publication) compare() error {
 	if err := p.list(); err != nil {
 		return err
 	}
-	var err error
-	if p.version, err = p.d.current(&p.top); err != nil {
+	known, err := p.seeLinks()
+	if err == nil && !known {
+		p.version, err = p.d.current(&p.top)
+	}
+	if err != nil {
 		return err
 	}
 	if p.version == "" {
@@ -55,7 +58,7 @@ func (p *publication) listAll() error {
 	if err := fstat(p.d.fd, &st); err != nil {
 		return p.d.failed("fstat", "", err)
 	}
-	p.own = Owner{UID: int(st.Uid), GID: int(st.Gid)}
+	p.own = ownerOf(&st)
 	if err := p.top.finish(p.d.fd, p.d.tmpfsSize(&st)); err != nil {
 		return p.d.failed("getdents64", "", err)
 	}
@@ -106,6 +109,9 @@ func (p *publication) compareDir(fd int, l *listing, want []wanted, from int) er
 	var st unix.Stat_t
 	if err := fstat(fd, &st); err != nil {
 		return err
+	}
+	if from == 0 {
+		p.id = idOf(&st)
 	}
 	if !ownedBy(&st, p.dirs.mode, p.dirs.owner) {
 		p.differs = true

@@ -29,6 +29,8 @@ type Dir struct {
 // another one has another ID. IDs compare with ==.
 type ID struct{ Dev, Ino uint64 }
 
+func idOf(st *unix.Stat_t) ID { return ID{Dev: uint64(st.Dev), Ino: st.Ino} }
+
 // OpenRoot opens the directory at an absolute or relative path of the
 // operator's choice. It is the only place where links in a path are followed.
 func OpenRoot(path string) (*Dir, error) {
@@ -153,7 +155,7 @@ func (d *Dir) Settle(o Options) (ID, error) {
 	if err := fstat(d.fd, &st); err != nil {
 		return ID{}, d.failed("fstat", "", err)
 	}
-	id, want := ID{Dev: uint64(st.Dev), Ino: st.Ino}, dirsOf(d, o)
+	id, want := idOf(&st), dirsOf(d, o)
 	if ownedBy(&st, want.mode, want.owner) {
 		return id, nil
 	}
@@ -231,7 +233,7 @@ func (d *Dir) ID() (ID, error) {
 	if err := fstat(d.fd, &st); err != nil {
 		return ID{}, d.failed("fstat", "", err)
 	}
-	return ID{Dev: uint64(st.Dev), Ino: st.Ino}, nil
+	return idOf(&st), nil
 }
 
 // Linked reports whether the directory still has a name. A deleted directory stays

@@ -43,38 +43,44 @@ func (p *publication) linkOne(name string) error {
 
 // ownLinks replaces the links that were given to somebody else; a link of our own, as it is made, is not changed.
 func (p *publication) ownLinks() error {
-	if err := p.ownLink(p.version, dataLink); err != nil {
-		return err
+	seen := p.seen.owners
+	if !p.seen.whole || p.changed {
+		seen = nil
 	}
-	return p.eachLink(func(name string) error {
-		if slices.Contains(p.opt.Reserved, name) {
-			return nil
+	return p.eachName(func(name string) error {
+		var owner Owner
+		if len(seen) > 0 {
+			owner, seen = seen[0], seen[1:]
+		} else {
+			var st unix.Stat_t
+			if err := lstat(p.d.fd, name, &st); err == unix.ENOENT { // altered again already
+				return nil
+			} else if err != nil {
+				return p.d.failed("fstatat", name, err)
+			}
+			owner = ownerOf(&st)
 		}
-		return p.ownLink(inData+name, name)
+		return p.ownLink(name, owner)
 	})
 }
 
 // ownLink replaces a link that belongs neither to whom a settled directory belongs to nor to whom this one does. Either
 // is right, so that who may not give links away does not replace them for ever.
-func (p *publication) ownLink(target, name string) error {
-	var st unix.Stat_t
-	if err := lstat(p.d.fd, name, &st); err != nil {
-		if err == unix.ENOENT { // altered again already
-			return nil
-		}
-		return p.d.failed("fstatat", name, err)
-	}
-	uid, gid, settled := int(st.Uid), int(st.Gid), p.dirs.owner
-	if uid == settled.UID && gid == settled.GID {
+func (p *publication) ownLink(name string, owner Owner) error {
+	settled := p.dirs.owner
+	if owner == settled {
 		return nil
 	}
 	if err := p.listAll(); err != nil {
 		return err
 	}
-	if (uid == settled.UID || uid == p.own.UID) && (gid == settled.GID || gid == p.own.GID) {
+	if (owner.UID == settled.UID || owner.UID == p.own.UID) && (owner.GID == settled.GID || owner.GID == p.own.GID) {
 		return nil
 	}
-	return p.place(target, name)
+	if name == dataLink {
+		return p.place(p.version, name)
+	}
+	return p.place(inData+name, name)
 }
 
 // readTarget reads a link of the volume directory; nil if it is none any more.
@@ -104,7 +110,7 @@ func (p *publication) symlink(target, name string) error {
 		if err := lstat(p.d.fd, name, &st); err != nil {
 			return p.d.failed("fstatat", name, err)
 		}
-		p.made = &Owner{UID: int(st.Uid), GID: int(st.Gid)}
+		p.made = new(ownerOf(&st))
 	}
 	if *p.made == p.own {
 		return nil

@@ -21,10 +21,13 @@ type publication struct {
 
 	top     listing // the volume directory
 	version string  // the current version; "" if there is none
-	differs bool    // the current version is not what is wanted
-	keeps   int     // files to be carried over
+	id      ID      // of its directory
+	seen    seenLinks
+	differs bool // the current version is not what is wanted
+	keeps   int  // files to be carried over
 
-	staged     string   // the new version once it was made
+	staged     string // the new version once it was made
+	stagedID   ID
 	stagedDirs []string // it and its directories, deepest first; only with Sync
 	passes     uint32   // mode bits that the umask lets through
 	dirs       dirAttrs // of the new version's directories
@@ -85,7 +88,7 @@ func (p *publication) release() {
 	clear(p.want)
 	clear(p.top.ents)
 	keep := publication{want: p.want[:0], space: p.space[:0], subEnts: p.subEnts[:0]}
-	keep.top.ents = p.top.ents[:0]
+	keep.top.ents, keep.seen.owners = p.top.ents[:0], p.seen.owners[:0]
 	if cap(p.space) > maxSpace || cap(keep.top.ents) > direntBuffer || cap(p.want) > direntBuffer {
 		return
 	}
@@ -97,8 +100,8 @@ func (p *publication) release() {
 func (p *publication) reset(keep publication) {
 	p.d, p.opt, p.result = nil, Options{}, Result{}
 	p.want, p.links, p.top = keep.want, 0, keep.top
-	p.version, p.differs, p.keeps = "", false, 0
-	p.staged, p.stagedDirs, p.passes, p.dirs = "", nil, 0, dirAttrs{}
+	p.version, p.id, p.seen, p.differs, p.keeps = "", ID{}, keep.seen, false, 0
+	p.staged, p.stagedID, p.stagedDirs, p.passes, p.dirs = "", ID{}, nil, 0, dirAttrs{}
 	p.made, p.own, p.changed = nil, Owner{}, false
 	p.space, p.subEnts = keep.space, keep.subEnts
 }
@@ -219,6 +222,8 @@ func (p *publication) take(n int) []byte {
 
 // putBack returns what take gave last.
 func (p *publication) putBack(b []byte) { p.space = p.space[:len(p.space)-len(b)] }
+
+func ownerOf(st *unix.Stat_t) Owner { return Owner{UID: int(st.Uid), GID: int(st.Gid)} }
 
 // ownedBy reports whether a file has this mode and owner.
 func ownedBy(st *unix.Stat_t, mode uint32, o Owner) bool {

@@ -63,6 +63,11 @@ type Options struct {
 	// Files below such a name are in the version, and nobody sees them.
 	Reserved []string
 
+	// Links, if not nil, is what an earlier publish of the same paths left there, or zero. Links that are still the same are not
+	// read. Publish sets it to what it found, or to zero if that is not to be remembered. It pays where
+	// nothing is likely to be changed.
+	Links *Links
+
 	// Sync makes the publish durable: fsync of every file and directory before the swap,
 	// and of the volume directory before and after it. File systems in memory need none.
 	Sync bool
@@ -97,6 +102,7 @@ func (o Outcome) String() string {
 type Result struct {
 	Outcome Outcome
 	Version string     // name of the current version's directory; "" if there is none
+	ID      ID         // of that directory; zero if it was not seen
 	Stale   []string   // other version directories, MaxStale at most: the previous one, remains of crashes. Sweep them when readers have finished.
 	Lost    []string   // paths of kept files whose bytes are missing or differ, as given
 	Sums    [][32]byte // SHA-256 of each file's bytes, parallel to the files given
@@ -135,7 +141,8 @@ type Result struct {
 // Where the umask or the owner wanted asks for it, each write is followed by fchmod and fchown; a file given away is
 // opened once more, for reading.
 // A publish that finds all in order ends with readlinkat(a) readlinkat(b) newfstatat(..data) newfstatat(a) newfstatat(b):
-// no call reads a link and tells its owner.
+// no call reads a link and tells its owner. With Options.Links the newfstatat come before the first readlinkat, and
+// links that are remembered have none.
 // File systems other than tmpfs need one more getdents64 per directory.
 //
 // An error before the swap leaves the current version as it was; the staged one is removed as well as
@@ -181,7 +188,10 @@ func (p *publication) run(files []File) (step string, err error) {
 // repair is what is done about a version that is right: steps 6, with the owners of the links, and 8.
 func (p *publication) repair() (step string, err error) {
 	step = "link"
-	if err = p.link(); err == nil {
+	if !p.seen.known {
+		err = p.link()
+	}
+	if err == nil {
 		err = p.ownLinks()
 	}
 	if err == nil {
@@ -189,6 +199,9 @@ func (p *publication) repair() (step string, err error) {
 	}
 	if p.changed {
 		return p.settle(Relinked, step, err)
+	}
+	if err == nil {
+		p.remember()
 	}
 	return p.settle(Unchanged, step, err)
 }
@@ -210,9 +223,9 @@ func (p *publication) replace() (step string, err error) {
 // settle is step 9.
 func (p *publication) settle(o Outcome, step string, err error) (string, error) {
 	p.result.Outcome = o
-	p.result.Version = p.version
+	p.result.Version, p.result.ID = p.version, p.id
 	if o == Written {
-		p.result.Version = p.staged
+		p.result.Version, p.result.ID = p.staged, p.stagedID
 	}
 	p.result.Stale = p.top.stale(p.result.Version)
 	return step, err

@@ -182,7 +182,7 @@ func (r *reading) file(dir int, name, path string) error {
 		Path:    path,
 		Data:    buf[:st.Size:st.Size],
 		Mode:    fileMode(&st),
-		Owner:   Owner{UID: int(st.Uid), GID: int(st.Gid)},
+		Owner:   ownerOf(&st),
 		ModTime: time.Unix(st.Mtim.Unix()),
 	})
 	return nil

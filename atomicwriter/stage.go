@@ -55,8 +55,8 @@ func (p *publication) makeVersion() error {
 			continue
 		}
 		if err == nil {
-			p.passes = st.Mode & dirMode
-			p.made = &Owner{UID: int(st.Uid), GID: int(st.Gid)}
+			p.passes, p.stagedID = st.Mode&dirMode, idOf(&st)
+			p.made = new(ownerOf(&st))
 		}
 		return err
 	}
