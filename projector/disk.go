@@ -40,7 +40,7 @@ func (d *disk) read(j *readJob) (atomicwriter.Version, [][32]byte, map[string]Cl
 		v, g, err = atomicwriter.Version{}, digest{}, nil
 	}
 	v.Files, f.err = g.files, err
-	d.watch.update(&f.watch, dir, v.Name)
+	d.watch.update(&f.watch, dir, v.Name, atomicwriter.ID{})
 	return v, g.sums, g.claims, f
 }
 
@@ -85,10 +85,14 @@ func (d *disk) publish(j *publishJob) (atomicwriter.Result, found) {
 	f.leftover, f.blocked = dir.Sweep(j.sweep), d.makeMountpoints(dir, j)
 	var r atomicwriter.Result
 	for again := true; again; again = j.refusedBy(f.err, dir.Self()) {
-		r, f.err = dir.Publish(j.files, d.options(j))
+		o := d.options(j)
+		if j.verify {
+			o.Links = &f.watch.links
+		}
+		r, f.err = dir.Publish(j.files, o)
 	}
 	f.stale = r.Stale
-	d.watch.update(&f.watch, dir, r.Version)
+	d.watch.update(&f.watch, dir, r.Version, r.ID)
 	return r, f
 }
 

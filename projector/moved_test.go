@@ -55,18 +55,36 @@ func TestMovedVersionIsWatched(t *testing.T) {
 			}
 		}
 	}
+	// update is a look, which has or has not seen which directory the version is.
+	update := func(seen bool) {
+		t.Helper()
+		var id atomicwriter.ID
+		if seen {
+			version, err := dir.Open(name)
+			try(err)
+			defer version.Close()
+			id, err = version.ID()
+			try(err)
+		}
+		w.update(&h, dir, name, id)
+	}
+	h.id, err = dir.ID()
+	try(err)
 	for what, change := range map[string]func(){
 		"nothing":  func() {},
 		"moved":    func() { try(os.Rename(at, at+"x")); try(os.Rename(at+"x", at)) },
 		"replaced": func() { try(os.Rename(at, at+".away")); try(os.Mkdir(at, 0o755)) },
 	} {
-		w.update(&h, dir, name)
-		change()
-		told()
-		w.update(&h, dir, name)
-		try(os.WriteFile(filepath.Join(at, "token"), []byte("altered"), 0o644))
-		if !slices.Contains(told(), h.version) {
-			t.Errorf("%s: a write into the version is not noticed", what)
+		for _, seen := range []bool{true, false} {
+			update(seen)
+			change()
+			told()
+			update(seen)
+			try(os.WriteFile(filepath.Join(at, "token"), []byte("altered"), 0o644))
+			if !slices.Contains(told(), h.version) {
+				t.Errorf("%s, seen %v: a write into the version is not noticed", what, seen)
+			}
+			try(os.RemoveAll(at + ".away"))
 		}
 	}
 	if got := len(w.notify.Load().WatchList()); got != 3 {

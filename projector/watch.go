@@ -21,8 +21,9 @@ import (
 // and N tells the watches apart. A job in flight owns the handle, else the
 // owner does. The zero value watches nothing.
 type watchHandle struct {
-	id      atomicwriter.ID // the volume's directory when it was last seen
-	dir     int             // descriptor; 0: none
+	id      atomicwriter.ID    // the volume's directory when it was last seen
+	links   atomicwriter.Links // as a look last found them
+	dir     int                // descriptor; 0: none
 	version int
 	name    string // of the watched version
 	blind   error  // why a watch could not be set: the sweep alone looks after the volume; nil: none is missing
@@ -142,18 +143,22 @@ func parseEvent(name string) (descriptor int, relevant bool) {
 	return fd, err == nil
 }
 
-// update moves the watches of h to dir and to its version called name.
-func (w *watcher) update(h *watchHandle, dir *atomicwriter.Dir, name string) {
+// update moves the watches of h to dir, whose ID is h.id, and to its version called name, which was the directory id when it
+// was seen; zero: it is not known.
+func (w *watcher) update(h *watchHandle, dir *atomicwriter.Dir, name string, id atomicwriter.ID) {
 	if w == nil {
 		return
 	}
 	h.blind = nil
-	w.keep(h, &h.dir, dir)
+	kept := w.keeps(&h.dir, h.id)
+	if !kept {
+		h.dir = w.add(h, dir)
+	}
 	if h.name != name {
 		w.drop(&h.version)
 	}
 	h.name = name
-	if name == "" {
+	if name == "" || kept && w.keeps(&h.version, id) {
 		return
 	}
 	version, err := dir.Open(name)
@@ -161,25 +166,24 @@ func (w *watcher) update(h *watchHandle, dir *atomicwriter.Dir, name string) {
 		return // altered again already; the watch on dir has told
 	}
 	defer version.Close()
-	w.keep(h, &h.version, version)
-}
-
-// keep sees to it that dir is watched by *fd. It may be another directory than before, put there under the same name; and the
-// watch of one that was moved away and back has ended (fsnotify ends it when a watched directory is moved).
-func (w *watcher) keep(h *watchHandle, fd *int, dir *atomicwriter.Dir) {
-	if *fd != 0 && (!sameDir(*fd, dir) || w.addDescriptor(*fd) != nil) {
-		w.drop(fd)
-	}
-	if *fd == 0 {
-		*fd = w.add(h, dir)
+	if id, err = version.ID(); err == nil && !w.keeps(&h.version, id) {
+		h.version = w.add(h, version)
 	}
 }
 
-// sameDir reports whether the descriptor is of the same directory as dir.
-func sameDir(fd int, dir *atomicwriter.Dir) bool {
+// keeps reports whether *fd is of the directory id, and watched; else it is dropped. Another directory may have been put
+// there under the same name; and the watch of one that was moved away and back has ended (fsnotify ends it
+// when a watched directory is moved), so it is set again.
+func (w *watcher) keeps(fd *int, id atomicwriter.ID) bool {
 	var st unix.Stat_t
-	id, err := dir.ID()
-	return err == nil && unix.Fstat(fd, &st) == nil && id == atomicwriter.ID{Dev: st.Dev, Ino: st.Ino}
+	if *fd == 0 {
+		return false
+	}
+	if unix.Fstat(*fd, &st) == nil && id == (atomicwriter.ID{Dev: st.Dev, Ino: st.Ino}) && w.addDescriptor(*fd) == nil {
+		return true
+	}
+	w.drop(fd)
+	return false
 }
 
 // add watches a directory and returns the descriptor that keeps the watch, or
