@@ -13,18 +13,7 @@ import (
 // The benchmarks publish a volume of 3 files as the kubelet's is: a token and a ca.crt of 1.1 KiB each and
 // a namespace. Each operation includes the confined Open of the volume directory from its pod's, and its
 // Close. Sweeping the old version is measured apart, as it happens later.
-//
-// System calls of one operation (strace is a Debian package; the difference of two counts divided by
-// the difference of operations leaves the runtime's own calls out):
-//
-//	go test -c -o aw.test ./atomicwriter
-//	for n in 1000x 2000x; do
-//	  strace -c -f -e trace=file,desc -o $n.txt ./aw.test -test.run=NONE -test.bench='Publish/^changed$' -test.benchtime=$n
-//	done
-//	tail -1 1000x.txt 2000x.txt
-//
-// The counts hold the benchmark's own clean-up as well, which the times leave out: the removal of
-// the volume (first) or of the replaced version (changed). A trace without -c shows how many calls those are.
+// PublishTable in test/conformance/kubelet has the kubelet's beside it, and the system calls.
 
 // benchDir is a directory in memory if there is one.
 func benchDir(b *testing.B) string {

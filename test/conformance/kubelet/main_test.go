@@ -34,7 +34,7 @@ func project(t *testing.T, dir string, before, after *world) *comparison {
 }
 
 // memoryDir is a fresh directory, in memory if the machine has such a place.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "kubelet-")
 	if err != nil {
