@@ -76,7 +76,7 @@ func (r *runner) goWatchObject(ctx context.Context, ref ObjectRef) {
 		return
 	}
 	ctx, r.objects[ref] = context.WithCancel(ctx)
-	feed := objectFeed{r.Projector, ref, map[string]runtime.Object{}}
+	feed := objectFeed{r.Projector, ref, map[string]map[string][]byte{}}
 	kind, access := r.objectAccess(ref)
 	r.reflect(ctx, ref.String(), kind, feed, 0, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -147,10 +147,30 @@ func (r *runner) reflect(ctx context.Context, name string, kind runtime.Object, 
 // what the pods want to the owner.
 type podFeed struct{ *Projector }
 
-func (f podFeed) Add(obj any) error {
+var _ cache.TransformingStore = podFeed{}
+
+// Transformer has the reflector keep, of a list that is streamed to it, only what the pods want: a pod is hundreds of
+// times as large, and a hostile one as large as the server takes it.
+func (f podFeed) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) { return f.wanted(obj) }
+}
+
+// wanted is what a pod wants, or that which Transformer has made of it.
+func (f podFeed) wanted(obj any) (Wish, error) {
+	if w, ok := obj.(Wish); ok {
+		return w, nil
+	}
 	pod, err := as[*corev1.Pod](obj)
+	if err != nil {
+		return Wish{}, err
+	}
+	return f.wish(pod), nil
+}
+
+func (f podFeed) Add(obj any) error {
+	w, err := f.wanted(obj)
 	if err == nil {
-		f.Apply(f.wish(pod))
+		f.Apply(w)
 	}
 	return err
 }
@@ -176,11 +196,11 @@ func (f podFeed) Delete(obj any) error {
 func (f podFeed) Replace(list []any, _ string) error {
 	wishes := make([]Wish, 0, len(list))
 	for _, obj := range list {
-		pod, err := as[*corev1.Pod](obj)
+		w, err := f.wanted(obj)
 		if err != nil {
 			return err
 		}
-		wishes = append(wishes, f.wish(pod))
+		wishes = append(wishes, w)
 	}
 	f.Projector.Replace(wishes)
 	return nil
@@ -218,18 +238,18 @@ func why(ctx context.Context, err error) (text string, news bool) {
 }
 
 // objectFeed is the store of one reflector of objects: it passes what they hold
-// to the owner. It keeps them only to put several bundles together.
+// to the owner. It keeps that only to put several bundles together.
 type objectFeed struct {
 	*Projector
 	ref  ObjectRef
-	held map[string]runtime.Object // by name
+	held map[string]map[string][]byte // objectData by name
 }
 
 func (f objectFeed) Add(obj any) error {
 	if err := f.hold(obj); err != nil {
 		return err
 	}
-	f.Touch(f.ref, objectData(f.ref, f.held))
+	f.Touch(f.ref, joinData(f.ref, f.held))
 	return nil
 }
 
@@ -242,7 +262,7 @@ func (f objectFeed) hold(obj any) error {
 	if err != nil {
 		return fmt.Errorf("reflector delivered a %T: %w", obj, err)
 	}
-	f.held[m.GetName()] = o
+	f.held[m.GetName()] = objectData(o)
 	return nil
 }
 
@@ -252,7 +272,7 @@ func (f objectFeed) Delete(obj any) error {
 	if m, err := meta.Accessor(obj); err == nil {
 		delete(f.held, m.GetName())
 	}
-	f.Touch(f.ref, objectData(f.ref, f.held))
+	f.Touch(f.ref, joinData(f.ref, f.held))
 	return nil
 }
 
@@ -263,7 +283,7 @@ func (f objectFeed) Replace(list []any, _ string) error {
 			return err
 		}
 	}
-	f.Touch(f.ref, objectData(f.ref, f.held))
+	f.Touch(f.ref, joinData(f.ref, f.held))
 	return nil
 }
 

@@ -12,43 +12,41 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// objectData is what the objects that ref names hold together, as Touch wants
-// it: nil if there are none, and never nil if there is one, though empty.
-func objectData(ref ObjectRef, held map[string]runtime.Object) map[string][]byte {
-	if len(held) == 0 {
-		return nil
+// joinData is what the objects that ref names hold together, as Touch wants
+// it: nil if there are none, and never nil if there is one, though empty. held is what each of them holds.
+func joinData(ref ObjectRef, held map[string]map[string][]byte) map[string][]byte {
+	if ref.Kind == KindClusterTrustBundle && len(held) > 0 {
+		var bundles []string
+		for _, data := range held {
+			bundles = append(bundles, string(data[TrustBundleKey]))
+		}
+		return map[string][]byte{TrustBundleKey: NormalizeTrustBundles(bundles...)}
 	}
-	data := make(map[string][]byte)
-	if ref.Kind == KindClusterTrustBundle {
-		data[TrustBundleKey] = joinTrustBundles(held)
+	for _, data := range held { // the one of that name
 		return data
 	}
-	for _, o := range held {
-		switch o := o.(type) {
-		case *corev1.ConfigMap:
-			for k, v := range o.Data {
-				data[k] = []byte(v)
-			}
-			maps.Copy(data, o.BinaryData)
-		case *corev1.Secret:
-			maps.Copy(data, o.Data)
-		case *corev1.Node:
-			for _, name := range allocatableResources {
-				data[string(name)] = []byte(o.Status.Allocatable.Name(name, "").String())
-			}
+	return nil
+}
+
+// objectData is what one object holds, without the rest of it.
+func objectData(o runtime.Object) map[string][]byte {
+	data := make(map[string][]byte)
+	switch o := o.(type) {
+	case *corev1.ConfigMap:
+		for k, v := range o.Data {
+			data[k] = []byte(v)
+		}
+		maps.Copy(data, o.BinaryData)
+	case *corev1.Secret:
+		maps.Copy(data, o.Data)
+	case *certificatesv1.ClusterTrustBundle:
+		data[TrustBundleKey] = []byte(o.Spec.TrustBundle)
+	case *corev1.Node:
+		for _, name := range allocatableResources {
+			data[string(name)] = []byte(o.Status.Allocatable.Name(name, "").String())
 		}
 	}
 	return data
-}
-
-func joinTrustBundles(held map[string]runtime.Object) []byte {
-	var bundles []string
-	for _, o := range held {
-		if b, ok := o.(*certificatesv1.ClusterTrustBundle); ok {
-			bundles = append(bundles, b.Spec.TrustBundle)
-		}
-	}
-	return NormalizeTrustBundles(bundles...)
 }
 
 // NormalizeTrustBundles puts the certificates of PEM bundles together, each

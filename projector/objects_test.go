@@ -65,11 +65,11 @@ func bundleOf(name, signer, content string) *certificatesv1.ClusterTrustBundle {
 // TestObjectData: what each kind of object gives, and that an empty one exists.
 func TestObjectData(t *testing.T) {
 	of := func(kind string, objects ...runtime.Object) map[string]string {
-		held := make(map[string]runtime.Object)
+		held := make(map[string]map[string][]byte)
 		for i, o := range objects {
-			held[fmt.Sprint(i)] = o
+			held[fmt.Sprint(i)] = objectData(o)
 		}
-		data := objectData(ObjectRef{Kind: kind}, held)
+		data := joinData(ObjectRef{Kind: kind}, held)
 		if data == nil {
 			return nil
 		}
