@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -48,21 +47,21 @@ func (r *runner) goWatch(ctx context.Context) {
 	if r.config.Client == nil {
 		return
 	}
-	pods := r.config.Client.CoreV1().Pods(metav1.NamespaceAll)
+	pods := r.config.Client.pods()
 	// The Node authorizer demands this field selector.
 	narrow := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", r.config.NodeName).String()
 	}
 	feed := podFeed{r.Projector}
-	r.reflect(ctx, "pods", &corev1.Pod{}, feed, podWatch, &cache.ListWatch{
+	r.reflect(ctx, "pods", pods.one, feed, podWatch, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			narrow(&o)
-			list, err := pods.List(ctx, o)
+			list, err := pods.listed(ctx, o)
 			return list, feed.note(ctx, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			narrow(&o)
-			w, err := pods.Watch(ctx, o)
+			w, err := pods.watch(ctx, o)
 			return w, feed.note(ctx, err)
 		},
 	})
@@ -77,16 +76,16 @@ func (r *runner) goWatchObject(ctx context.Context, ref ObjectRef) {
 	}
 	ctx, r.objects[ref] = context.WithCancel(ctx)
 	feed := objectFeed{r.Projector, ref, map[string]map[string][]byte{}}
-	kind, access := r.objectAccess(ref)
-	r.reflect(ctx, ref.String(), kind, feed, 0, &cache.ListWatch{
+	objects := r.config.Client.objects(ref)
+	r.reflect(ctx, ref.String(), objects.one, feed, 0, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			ref.narrow(&o)
-			list, err := access.list(ctx, o)
+			list, err := objects.listed(ctx, o)
 			return list, feed.note(ctx, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			ref.narrow(&o)
-			w, err := access.watch(ctx, o)
+			w, err := objects.watch(ctx, o)
 			return w, feed.note(ctx, err)
 		},
 	})
@@ -99,38 +98,6 @@ func (r ObjectRef) narrow(o *metav1.ListOptions) {
 	}
 	o.FieldSelector = fields.OneTermEqualSelector("spec.signerName", r.SignerName).String()
 	o.LabelSelector = r.LabelSelector
-}
-
-// objectAccess is how objects of one kind in one namespace are listed and watched.
-type objectAccess struct {
-	list  func(context.Context, metav1.ListOptions) (runtime.Object, error)
-	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
-}
-
-// lister is what the typed clients have in common.
-type lister[L runtime.Object] interface {
-	List(context.Context, metav1.ListOptions) (L, error)
-	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
-}
-
-func accessTo[L runtime.Object](c lister[L]) objectAccess {
-	return objectAccess{
-		list:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) },
-		watch: c.Watch,
-	}
-}
-
-func (r *runner) objectAccess(ref ObjectRef) (runtime.Object, objectAccess) {
-	c := r.config.Client
-	switch ref.Kind {
-	case KindSecret:
-		return &corev1.Secret{}, accessTo(c.CoreV1().Secrets(ref.Namespace))
-	case KindNode:
-		return &corev1.Node{}, accessTo(c.CoreV1().Nodes())
-	case KindClusterTrustBundle:
-		return &certificatesv1.ClusterTrustBundle{}, accessTo(c.CertificatesV1().ClusterTrustBundles())
-	}
-	return &corev1.ConfigMap{}, accessTo(c.CoreV1().ConfigMaps(ref.Namespace))
 }
 
 func (r *runner) reflect(ctx context.Context, name string, kind runtime.Object, store cache.ReflectorStore, lasting time.Duration, lw *cache.ListWatch) {

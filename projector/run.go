@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/token-projector/token-projector/metrics"
@@ -38,7 +37,7 @@ type Config struct {
 
 	// Client watches pods and the objects their volumes name. Nil: the caller
 	// feeds Replace, Apply, Forget and Touch itself.
-	Client      kubernetes.Interface
+	Client      *Client
 	PodSelector labels.Selector // of the pods to take on, once their labels match; nil: all of the node
 	Selection   Selection       // "": SelectAll
 	MaxInFlight int             // TokenRequests in flight; 0: DefaultMaxInFlight

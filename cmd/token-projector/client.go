@@ -9,12 +9,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/transport"
+
+	"github.com/token-projector/token-projector/projector"
 )
 
 const (
@@ -37,8 +38,6 @@ func common(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) *res
 	c = rest.CopyConfig(c)
 	c.UserAgent = "token-projector/" + version
 	c.QPS = -1 // requests in flight are bounded instead of their rate
-	c.ContentType = "application/vnd.kubernetes.protobuf"
-	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	c.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 	c.Wrap(wrap)
 	return c
@@ -46,8 +45,8 @@ func common(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) *res
 
 // watchClient lists and watches. HTTP/2, so that all watches share a
 // connection, which pings keep honest.
-func watchClient(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) (kubernetes.Interface, error) {
-	return kubernetes.NewForConfig(common(c, wrap))
+func watchClient(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) (*projector.Client, error) {
+	return projector.NewClient(common(c, wrap))
 }
 
 // mintClient sends TokenRequests, and looks up service accounts. HTTP/1.1, so that a request that times out
@@ -57,11 +56,11 @@ func mintClient(c *rest.Config, wrap func(http.RoundTripper) http.RoundTripper) 
 	c.NextProtos = []string{"http/1.1"}
 	c.WarningHandler = rest.NoWarnings{} // a clamped lifetime is warned of with every single token
 	c.Wrap(func(rt http.RoundTripper) http.RoundTripper { return bounded{rt} })
-	set, err := kubernetes.NewForConfig(c)
+	client, err := projector.NewClient(c)
 	if err != nil {
 		return nil, err
 	}
-	return set.CoreV1().RESTClient(), nil
+	return client.Core, nil
 }
 
 // eventsPerSecond bounds the events of the whole node, with bursts: a fleet that
@@ -77,13 +76,42 @@ const (
 func eventRecorder(ctx context.Context, c *rest.Config, node string, wrap func(http.RoundTripper) http.RoundTripper) (record.EventRecorder, error) {
 	c = common(c, wrap)
 	c.QPS, c.Burst, c.Timeout = eventsPerSecond, eventBurst, requestTimeout
-	client, err := corev1client.NewForConfig(c)
+	client, err := projector.NewClient(c)
 	if err != nil {
 		return nil, err
 	}
 	b := record.NewBroadcaster(record.WithContext(ctx))
-	b.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: client.Events("")})
-	return b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "token-projector", Host: node}), nil
+	b.StartRecordingToSink(eventSink{client.Core})
+	// The scheme would tell of which kind an object is; the Projector says it of each.
+	return b.NewRecorder(runtime.NewScheme(), corev1.EventSource{Component: "token-projector", Host: node}), nil
+}
+
+// eventSink writes events, each within the time-out of the client, which is for the core v1 group.
+type eventSink struct{ client rest.Interface }
+
+// Create implements record.EventSink, as do Update and Patch.
+func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
+	return sendEvent(s.client.Post(), e, "", e)
+}
+
+// Update writes an event anew.
+func (s eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
+	return sendEvent(s.client.Put(), e, e.Name, e)
+}
+
+// Patch counts an event that has come again.
+func (s eventSink) Patch(e *corev1.Event, patch []byte) (*corev1.Event, error) {
+	return sendEvent(s.client.Patch(types.StrategicMergePatchType), e, e.Name, patch)
+}
+
+// sendEvent has no name for an event that is yet to be.
+func sendEvent(r *rest.Request, e *corev1.Event, name string, body any) (*corev1.Event, error) {
+	r = r.Namespace(e.Namespace).Resource("events")
+	if name != "" {
+		r = r.Name(name)
+	}
+	stored := &corev1.Event{}
+	return stored, r.Body(body).Do(context.Background()).Into(stored)
 }
 
 // bounded refuses to read answers without end.

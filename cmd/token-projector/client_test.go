@@ -27,7 +27,7 @@ func TestNoRate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l := watch.CoreV1().RESTClient().GetRateLimiter(); l != nil {
+	if l := watch.Core.GetRateLimiter(); l != nil {
 		t.Errorf("watches are limited to %v/s", l.QPS())
 	}
 }

@@ -18,7 +18,7 @@ import (
 var update = flag.Bool("update", false, "write the figures into the document")
 
 // maxProgram is the most that every node should have to fetch and hold, in bytes.
-const maxProgram = 35_000_000
+const maxProgram = 25_000_000
 
 // TestDependencies holds the document, the licenses and the program's size to what is built now.
 func TestDependencies(t *testing.T) {

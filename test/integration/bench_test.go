@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/token-projector/token-projector/projector"
 	"github.com/token-projector/token-projector/test/fakeapi"
@@ -36,7 +35,7 @@ func BenchmarkThousandPods(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	client, err := kubernetes.NewForConfig(api.RESTConfig())
+	client, err := projector.NewClient(api.RESTConfig())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -47,7 +46,7 @@ func BenchmarkThousandPods(b *testing.B) {
 }
 
 // projectAll runs a Projector on a fresh root until that many volumes are published.
-func projectAll(b *testing.B, client kubernetes.Interface, volumes int) {
+func projectAll(b *testing.B, client *projector.Client, volumes int) {
 	b.StopTimer()
 	dir := benchDir(b)
 	defer os.RemoveAll(dir)
@@ -59,7 +58,7 @@ func projectAll(b *testing.B, client kubernetes.Interface, volumes int) {
 	all := make(chan struct{})
 	p, err := projector.New(projector.Config{
 		NodeName: node, Root: root, Client: client,
-		Mint: projector.NewMint(client.CoreV1().RESTClient(), 10*time.Second),
+		Mint: projector.NewMint(client.Core, 10*time.Second),
 		Published: func(projector.Published) {
 			if volumes--; volumes == 0 {
 				close(all)
@@ -167,12 +166,12 @@ func newBenchWorld(b *testing.B, others int) *benchWorld {
 	if err != nil {
 		b.Fatal(err)
 	}
-	client, err := kubernetes.NewForConfig(api.RESTConfig())
+	client, err := projector.NewClient(api.RESTConfig())
 	if err != nil {
 		b.Fatal(err)
 	}
 	p, err := projector.New(projector.Config{
-		NodeName: node, Root: root, Client: client, Mint: projector.NewMint(client.CoreV1().RESTClient(), 10*time.Second),
+		NodeName: node, Root: root, Client: client, Mint: projector.NewMint(client.Core, 10*time.Second),
 		Published: func(p projector.Published) {
 			if p.Key == (projector.Key{PodUID: w.pod.UID, Volume: "v"}) {
 				w.published <- struct{}{}

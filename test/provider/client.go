@@ -16,7 +16,7 @@ import (
 // api is what the provider has of the API server.
 type api struct {
 	own       kubernetes.Interface // of the provider itself
-	projector kubernetes.Interface // of the Projector, which hears the server's time in its answers
+	projector *projector.Client    // of the Projector, which hears the server's time in its answers
 	mint      projector.Mint
 	lookup    projector.AccountUID
 	clock     rotation.Clock
@@ -36,10 +36,10 @@ func connect(kubeconfig string) (*api, error) {
 	hearing := rest.CopyConfig(config)
 	hearing.WarningHandler = rest.NoWarnings{}
 	hearing.Wrap(func(rt http.RoundTripper) http.RoundTripper { return projector.HearServer(rt, a.clock, a.hear) })
-	if a.projector, err = kubernetes.NewForConfig(hearing); err != nil {
+	if a.projector, err = projector.NewClient(hearing); err != nil {
 		return nil, err
 	}
-	core := a.projector.CoreV1().RESTClient()
+	core := a.projector.Core
 	a.mint, a.lookup = projector.NewMint(core, 10*time.Second), projector.NewAccountUID(core, 10*time.Second)
 	return a, nil
 }
