@@ -15,6 +15,7 @@ BENCH     ?= .
 KILLS     ?= 500
 SEEDS     ?= 2000
 LIVES     ?= 10000
+PODS      ?= 110,1000,10000
 
 # Outside a usable git checkout the version is dev and nothing is stamped.
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -91,6 +92,12 @@ crash: ## a publisher killed at each system call, the daemon killed KILLS (500) 
 .PHONY: outages
 outages: ## measure outages of three minutes, of each kind, with 110 pods: a table, in five minutes
 	$(GO) test -tags outages -count=1 -timeout 20m -v ./test/outages
+
+.PHONY: load
+load: FOR = 2m
+load: build ## measure nodes of PODS (110,1000,10000) pods, each watched for FOR (2m): a table, and plots in bin/load-plots
+	$(GO) build -o bin/load ./test/load
+	bin/load node --pods $(PODS) --for $(FOR) --out bin/load-plots
 
 .PHONY: churn
 churn: FOR = 1h

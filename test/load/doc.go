@@ -1,0 +1,14 @@
+// Command load measures the real daemon, as a process, on a node of many pods: with the fake API server in another process.
+// `make load` prints a table for docs/performance.md.
+//
+//		load node [--pods 110,1000,10000] [--for 2m] [--out DIR]
+//
+//	  - node: all pods are there when the daemon starts, until their last token is on disk; at rest, where nothing is due; after
+//	    a restart; and then, with tokens of a fifth of the time and pods that come and go, while all are refreshed again and again.
+//
+// Every pod has two tokens: the injected one of 3607 s, and one of 600 s for the audience "vault". A reader looks at each file
+// by itself: every 20 ms if there are up to 500, else less often, with the time of the swap as the file system has it.
+//
+// Exit code 0: figures, whatever they are; 1: a token was missing, torn, another pod's or expired, one was requested or
+// written needlessly, or a program died; 2: bad flags. It never prints a token.
+package main

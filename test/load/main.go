@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// options are the flags.
+type options struct {
+	daemon, server string // paths of the two programs
+	pods           []int
+	length         time.Duration
+	out            string
+}
+
+// play is one of the subcommands.
+type play func(context.Context, *options, io.Writer) error
+
+var plays = map[string]struct {
+	play play
+	pods []int
+	long time.Duration
+}{
+	"node": {playNode, []int{110, 1_000, 10_000}, 2 * time.Minute},
+}
+
+func main() {
+	// The children die with the thread that started them (Pdeathsig), so this goroutine, which starts all, keeps it for good.
+	runtime.LockOSThread()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second signal kills
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	play, o, err := parse(args, stderr)
+	if errors.Is(err, pflag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "load:", err)
+		return 2
+	}
+	if err := play(ctx, o, stdout); err != nil {
+		fmt.Fprintln(stderr, "load:", err)
+		return 1
+	}
+	return 0
+}
+
+func parse(args []string, stderr io.Writer) (play, *options, error) {
+	if len(args) == 0 {
+		return nil, nil, errors.New("which part: node?")
+	}
+	p, ok := plays[args[0]]
+	if !ok {
+		return nil, nil, fmt.Errorf("%q: there is node", args[0])
+	}
+	o := &options{}
+	f := pflag.NewFlagSet("load "+args[0], pflag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&o.daemon, "daemon", "bin/token-projector", "path of token-projector")
+	f.StringVar(&o.server, "fake-apiserver", "bin/fake-apiserver", "path of fake-apiserver")
+	f.IntSliceVar(&o.pods, "pods", p.pods, "pods of the node, each with two tokens: a column or a row for each number")
+	f.DurationVar(&o.length, "for", p.long, "length of the part that is watched, for each number of pods")
+	f.StringVar(&o.out, "out", "", "directory for plots (default: none)")
+	if err := f.Parse(args[1:]); err != nil {
+		return nil, nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	return p.play, o, o.check()
+}
+
+func (o *options) check() error {
+	for _, n := range o.pods {
+		if n < 1 || n > 20_000 {
+			return fmt.Errorf("--pods %d: must be from 1 to 20000", n)
+		}
+	}
+	if o.length < 10*time.Second {
+		return fmt.Errorf("--for %v: must be 10s at least", o.length)
+	}
+	if o.out != "" {
+		return os.MkdirAll(o.out, 0o755)
+	}
+	return nil
+}
