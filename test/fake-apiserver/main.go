@@ -2,7 +2,7 @@
 // everything in memory and really signed tokens. It says on one line where it serves, and ends with SIGINT or SIGTERM.
 //
 //	fake-apiserver --kubeconfig-out FILE [--admin-kubeconfig-out FILE] [--listen ADDRESS] [--node NAME] [--signing-alg RS256|ES256]
-//	               [--max-token-expiration DURATION] [--demo]
+//	               [--max-token-expiration DURATION] [--token-requests-per-second N] [--demo]
 //
 // The kubeconfig holds a client certificate of the node, who may do what a node may; the administrator's is for your
 // kubectl. It is for loopback: anybody else with a credential may do everything.
@@ -60,6 +60,7 @@ type flags struct {
 	admin      string
 	signingAlg string
 	maxToken   time.Duration
+	perSecond  int
 	node       string
 	demo       bool
 }
@@ -72,6 +73,7 @@ func parse(args []string) (*flags, error) {
 	f.set.StringVar(&f.admin, "admin-kubeconfig-out", "", "file to write a kubeconfig of the administrator to, for kubectl")
 	f.set.StringVar(&f.signingAlg, "signing-alg", string(jose.ES256), "signature of tokens: RS256 or ES256")
 	f.set.DurationVar(&f.maxToken, "max-token-expiration", 0, "shorten longer token lifetimes to this, which may be seconds; 0 is off")
+	f.set.IntVar(&f.perSecond, "token-requests-per-second", 0, "answer TokenRequests beyond this with 429 and Retry-After: 1; 0 is no limit")
 	f.set.StringVar(&f.node, "node", "demo-node", "name of the node")
 	f.set.BoolVar(&f.demo, "demo", false, "keep demonstration pods on the node, in namespace demo")
 	if err := f.set.Parse(args); err != nil {
@@ -96,6 +98,9 @@ func (f *flags) check() error {
 	if f.maxToken < 0 || f.maxToken%time.Second != 0 {
 		return fmt.Errorf("--max-token-expiration must be 0 or a whole number of seconds, not %v", f.maxToken)
 	}
+	if f.perSecond < 0 {
+		return fmt.Errorf("--token-requests-per-second must not be negative, is %d", f.perSecond)
+	}
 	if len(validation.IsDNS1123Subdomain(f.node)) > 0 {
 		return fmt.Errorf("--node must be a DNS name, not %q", f.node)
 	}
@@ -115,6 +120,9 @@ func serve(ctx context.Context, f *flags, stdout io.Writer) error {
 		return err
 	}
 	defer s.Close()
+	if f.perSecond > 0 {
+		s.Inject(fakeapi.LimitTokenRequests(f.perSecond))
+	}
 	d := newDemo(s, f.node)
 	if f.demo {
 		if err := d.seed(); err != nil {

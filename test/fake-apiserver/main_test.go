@@ -51,6 +51,7 @@ func TestBadFlags(t *testing.T) {
 		{[]string{"--kubeconfig-out", good, "--signing-alg", "none"}, 2, `--signing-alg must be RS256 or ES256, not "none"`},
 		{[]string{"--kubeconfig-out", good, "--max-token-expiration", "1500ms"}, 2, "whole number of seconds"},
 		{[]string{"--kubeconfig-out", good, "--max-token-expiration", "-1s"}, 2, "whole number of seconds"},
+		{[]string{"--kubeconfig-out", good, "--token-requests-per-second", "-1"}, 2, "must not be negative"},
 		{[]string{"--kubeconfig-out", good, "--node", "A B"}, 2, `--node must be a DNS name, not "A B"`},
 		{[]string{"--kubeconfig-out", good + "/below/a/file"}, 1, "write the kubeconfig"},
 	} {
@@ -71,7 +72,7 @@ func TestProgram(t *testing.T) {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
 			kubeconfig, admin := filepath.Join(t.TempDir(), "kubeconfig"), filepath.Join(t.TempDir(), "admin")
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "--kubeconfig-out", kubeconfig, "--admin-kubeconfig-out", admin, "--demo", "--max-token-expiration", "5s")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "--kubeconfig-out", kubeconfig, "--admin-kubeconfig-out", admin, "--demo", "--max-token-expiration", "5s", "--token-requests-per-second", "1")
 			cmd.Env = append(os.Environ(), "BE_FAKE_APISERVER=1")
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
@@ -158,10 +159,22 @@ func checkDemo(t *testing.T, kubeconfig string) {
 	if want := "[slow-to-stop/kube-api-access-* vault-client/vault-token vault-client/kube-api-access-* web/kube-api-access-*]"; fmt.Sprint(got) != want {
 		t.Errorf("got the volumes %v, want %v", got, want)
 	}
-	tr, err := client.CoreV1().ServiceAccounts("demo").CreateToken(t.Context(), "default",
-		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: web}}, metav1.CreateOptions{})
+	request := func() (*authenticationv1.TokenRequest, error) {
+		into := &authenticationv1.TokenRequest{}
+		return into, client.CoreV1().RESTClient().Post().Namespace("demo").Resource("serviceaccounts").Name("default").SubResource("token").
+			Body(&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: web}}).MaxRetries(0).Do(t.Context()).Into(into)
+	}
+	tr, err := request()
 	if err != nil || *tr.Spec.ExpirationSeconds != 5 {
 		t.Errorf("got a token of %v s, %v; want 5", tr.Spec.ExpirationSeconds, err)
+	}
+	for i := 0; err == nil; i++ { // the limit is one per second
+		if _, err = request(); i == 1000 {
+			t.Fatal("no request was refused")
+		}
+	}
+	if !apierrors.IsTooManyRequests(err) {
+		t.Errorf("got %v, want 429 beyond the limit", err)
 	}
 }
 

@@ -27,7 +27,7 @@
 //   - Controllers act at once: namespaces get the account default and the ConfigMap kube-root-ca.crt, again if need be;
 //     Secrets for the long-lived token of an account are filled, and go with it.
 //   - Faults are set and removed while it serves, by Inject; GoDown, CutWatches, MuteWatches and
-//     ExpireResourceVersions do the rest.
+//     ExpireResourceVersions do the rest. LimitTokenRequests is a server that is pressed.
 //   - All requests and all tokens ever issued are on record: Requests, TokenBytes.
 //   - Time is the caller's: Options.Now stamps everything that a client sees of it.
 //   - Close waits for everything that was started. Nothing is written to disk but what WriteKubeconfig is asked to.
