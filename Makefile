@@ -16,6 +16,8 @@ KILLS     ?= 500
 SEEDS     ?= 2000
 LIVES     ?= 10000
 PODS      ?= 110,1000,10000
+BURST     ?= 110,250
+ROUNDS    ?= 5
 
 # Outside a usable git checkout the version is dev and nothing is stamped.
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -94,10 +96,21 @@ outages: ## measure outages of three minutes, of each kind, with 110 pods: a tab
 	$(GO) test -tags outages -count=1 -timeout 20m -v ./test/outages
 
 .PHONY: load
-load: FOR = 2m
-load: build ## measure nodes of PODS (110,1000,10000) pods, each watched for FOR (2m): a table, and plots in bin/load-plots
-	$(GO) build -o bin/load ./test/load
+load: load-node load-burst ## what nodes of many pods cost: tables and plots, in a quarter of an hour
+
+.PHONY: load-node
+load-node: FOR = 90s
+load-node: build-load ## nodes of PODS (110,1000,10000) pods, each watched for FOR (90s), with the fake server; plots in bin/load-plots
 	bin/load node --pods $(PODS) --for $(FOR) --out bin/load-plots
+
+.PHONY: load-burst
+load-burst: build-load ## ROUNDS (5) bursts of BURST (110,250) pods on a real API server, and the floor
+	cd test/conformance && $(GO) run ./cmd/beside load $(CURDIR)/bin/load burst --pods $(BURST) --rounds $(ROUNDS) \
+		--daemon $(CURDIR)/bin/token-projector --kubeconfig ADMIN --node-kubeconfig NODE
+
+.PHONY: build-load
+build-load: build
+	$(GO) build -o bin/load ./test/load
 
 .PHONY: churn
 churn: FOR = 1h

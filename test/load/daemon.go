@@ -23,7 +23,7 @@ type daemon struct {
 func (w *world) startDaemon(ctx context.Context) (*daemon, error) {
 	d := &daemon{started: time.Now()}
 	var err error
-	d.program, err = start([]string{`"serving metrics"`, `"serving health"`}, w.o.daemon, "run", "--node-name", node,
+	d.program, err = start([]string{`"serving metrics"`, `"serving health"`}, w.log, w.o.daemon, "run", "--node-name", w.o.node,
 		"--kubeconfig", w.nodeKubeconfig, "--root-dir", w.root, "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0", "--pprof")
 	if err != nil {
 		return nil, err

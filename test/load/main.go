@@ -16,10 +16,13 @@ import (
 
 // options are the flags.
 type options struct {
-	daemon, server string // paths of the two programs
-	pods           []int
-	length         time.Duration
-	out            string
+	daemon, server             string // paths of the two programs
+	kubeconfig, nodeKubeconfig string // of a real server: who makes the pods, and who the daemon is; "": the fake one
+	node                       string
+	pods                       []int
+	length                     time.Duration
+	rounds                     int
+	out                        string
 }
 
 // play is one of the subcommands.
@@ -30,7 +33,8 @@ var plays = map[string]struct {
 	pods []int
 	long time.Duration
 }{
-	"node": {playNode, []int{110, 1_000, 10_000}, 2 * time.Minute},
+	"node":  {playNode, []int{110, 1_000, 10_000}, 90 * time.Second},
+	"burst": {playBurst, []int{110, 250}, 0},
 }
 
 func main() {
@@ -38,7 +42,13 @@ func main() {
 	runtime.LockOSThread()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal kills
+	allowDescriptors()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// allowDescriptors lets the daemon have as many as container runtimes give, if that may be: it holds two for each volume.
+func allowDescriptors() {
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1 << 20, Max: 1 << 20}) // if not, the table says so
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -59,11 +69,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func parse(args []string, stderr io.Writer) (play, *options, error) {
 	if len(args) == 0 {
-		return nil, nil, errors.New("which part: node?")
+		return nil, nil, errors.New("which one: node or burst?")
 	}
 	p, ok := plays[args[0]]
 	if !ok {
-		return nil, nil, fmt.Errorf("%q: there is node", args[0])
+		return nil, nil, fmt.Errorf("%q: there are node and burst", args[0])
 	}
 	o := &options{}
 	f := pflag.NewFlagSet("load "+args[0], pflag.ContinueOnError)
@@ -71,7 +81,14 @@ func parse(args []string, stderr io.Writer) (play, *options, error) {
 	f.StringVar(&o.daemon, "daemon", "bin/token-projector", "path of token-projector")
 	f.StringVar(&o.server, "fake-apiserver", "bin/fake-apiserver", "path of fake-apiserver")
 	f.IntSliceVar(&o.pods, "pods", p.pods, "pods of the node, each with two tokens: a column or a row for each number")
-	f.DurationVar(&o.length, "for", p.long, "length of the part that is watched, for each number of pods")
+	f.StringVar(&o.node, "node", "load", "name of the node")
+	if args[0] == "burst" {
+		f.StringVar(&o.kubeconfig, "kubeconfig", "", "a real server's administrator, who makes the pods (default: the fake server)")
+		f.StringVar(&o.nodeKubeconfig, "node-kubeconfig", "", "the node on that server, whom the daemon is")
+		f.IntVar(&o.rounds, "rounds", 5, "bursts of each size")
+	} else {
+		f.DurationVar(&o.length, "for", p.long, "length of the part that is watched, for each number of pods")
+	}
 	f.StringVar(&o.out, "out", "", "directory for plots (default: none)")
 	if err := f.Parse(args[1:]); err != nil {
 		return nil, nil, err
@@ -79,17 +96,23 @@ func parse(args []string, stderr io.Writer) (play, *options, error) {
 	if f.NArg() > 0 {
 		return nil, nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
-	return p.play, o, o.check()
+	return p.play, o, o.check(p.long > 0)
 }
 
-func (o *options) check() error {
+func (o *options) check(long bool) error {
 	for _, n := range o.pods {
 		if n < 1 || n > 20_000 {
 			return fmt.Errorf("--pods %d: must be from 1 to 20000", n)
 		}
 	}
-	if o.length < 10*time.Second {
+	if long && o.length < 10*time.Second {
 		return fmt.Errorf("--for %v: must be 10s at least", o.length)
+	}
+	if (o.kubeconfig == "") != (o.nodeKubeconfig == "") {
+		return errors.New("--kubeconfig and --node-kubeconfig belong together")
+	}
+	if o.rounds < 1 && !long {
+		return fmt.Errorf("--rounds %d: must be 1 at least", o.rounds)
 	}
 	if o.out != "" {
 		return os.MkdirAll(o.out, 0o755)

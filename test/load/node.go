@@ -15,8 +15,8 @@ const (
 	day = 24 * time.Hour
 	// vault is the life of the second token of each pod; the first one's is injected, 3607 s.
 	vault = 10 * time.Minute
-	// settling is after the last token: replaced versions are removed ten seconds later.
-	settling = 12 * time.Second
+	// settling is after the last token.
+	settling = 5 * time.Second
 )
 
 // nodeFigures are what one number of pods came to.
@@ -118,7 +118,7 @@ func (f *nodeFigures) rest(ctx context.Context, o *options) (wrong []string, err
 
 // fill makes n pods, starts the daemon, and returns a reader that has seen all their tokens.
 func (w *world) fill(ctx context.Context, n int, life time.Duration) (*reader, error) {
-	made, err := w.create(ctx, n, life)
+	made, err := w.create(ctx, n, life, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (r *reader) versions() []string {
 
 // work is the part in which tokens are refreshed and pods come and go. The server makes tokens so short that each is refreshed.
 func (f *nodeFigures) work(ctx context.Context, o *options) (wrong []string, err error) {
-	w, err := newWorld(ctx, o, "--max-token-expiration", shortLife(o.length).String())
+	w, err := newWorld(ctx, o, "--max-token-expiration", shortLife(o.length, f.pods).String())
 	if err != nil {
 		return nil, err
 	}
@@ -222,9 +222,10 @@ func (f *nodeFigures) work(ctx context.Context, o *options) (wrong []string, err
 	return wrong, nil
 }
 
-// shortLife is that of tokens in the part that is watched for so long: all are refreshed in it, at an age of 80 % at most.
-func shortLife(length time.Duration) time.Duration {
-	return max((length * 4 / 5).Truncate(time.Second), 8*time.Second)
+// shortLife is that of tokens in the part that is watched for so long: all are refreshed in it, at an age of 80 % at most; but
+// no more than some 250 a second.
+func shortLife(length time.Duration, pods int) time.Duration {
+	return max(length*4/5, time.Duration(2*pods)*5*time.Millisecond, 8*time.Second).Truncate(time.Second)
 }
 
 // watch looks at the files and at the daemon for o.length, and replaces a pod every second.
@@ -267,7 +268,7 @@ func (w *world) replace(ctx context.Context, r *reader) error {
 	if err := w.deletePod(ctx); err != nil {
 		return err
 	}
-	made, err := w.create(ctx, 1, vault)
+	made, err := w.create(ctx, 1, vault, nil)
 	if err != nil {
 		return err
 	}

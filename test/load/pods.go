@@ -19,8 +19,9 @@ type creation struct {
 	asked time.Time // before the POST
 }
 
-// create makes n pods, each with the injected volume and one for the audience "vault", whose token lives for that time.
-func (w *world) create(ctx context.Context, n int, life time.Duration) ([]creation, error) {
+// create makes n pods, each with the injected volume and one for the audience "vault", whose token lives for that time. It sends
+// each to told, unless that is nil, as soon as the server has answered.
+func (w *world) create(ctx context.Context, n int, life time.Duration, told chan<- creation) ([]creation, error) {
 	made := make([]creation, n)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(inFlight)
@@ -29,6 +30,9 @@ func (w *world) create(ctx context.Context, n int, life time.Duration) ([]creati
 		g.Go(func() (err error) {
 			made[i].asked = time.Now()
 			made[i].pod, err = w.client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
+			if err == nil && told != nil {
+				told <- made[i]
+			}
 			return err
 		})
 	}
@@ -47,7 +51,7 @@ func (w *world) pod(i int, life time.Duration) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint("load-", i)},
 		Spec: corev1.PodSpec{
-			NodeName: node,
+			NodeName: w.o.node,
 			Containers: []corev1.Container{{
 				Name: "main", Image: "registry.example/app:1",
 				VolumeMounts: []corev1.VolumeMount{{Name: "vault", MountPath: "/var/run/secrets/vault"}},
@@ -67,6 +71,22 @@ func (w *world) deletePod(ctx context.Context) error {
 	w.pods = w.pods[1:]
 	if err := w.client.CoreV1().Pods(namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
 		return fmt.Errorf("delete a pod: %w", err)
+	}
+	return nil
+}
+
+// deletePods takes all pods away.
+func (w *world) deletePods(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(inFlight)
+	for _, pod := range w.pods {
+		g.Go(func() error {
+			return w.client.CoreV1().Pods(namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+		})
+	}
+	w.pods = nil
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("delete pods: %w", err)
 	}
 	return nil
 }

@@ -32,15 +32,19 @@ type program struct {
 }
 
 // start begins a program in a process group of its own: an interrupt reaches load alone. It dies with load. Lines with one of
-// the words can be waited for; there must be one line for each.
-func start(words []string, path string, args ...string) (*program, error) {
+// the words can be waited for; there must be one line for each. log, unless nil, gets all that it writes.
+func start(words []string, log io.Writer, path string, args ...string) (*program, error) {
 	p := &program{
 		name: filepath.Base(path), cmd: exec.Command(path, args...),
 		said: make(chan string, len(words)), done: make(chan struct{}),
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	r, w := io.Pipe()
-	p.cmd.Stdout, p.cmd.Stderr = w, w
+	var both io.Writer = w
+	if log != nil {
+		both = io.MultiWriter(log, w)
+	}
+	p.cmd.Stdout, p.cmd.Stderr = both, both
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}

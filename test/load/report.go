@@ -37,7 +37,7 @@ func seconds(sorted []time.Duration, parts ...float64) string {
 func row(out io.Writer, cells ...string) { fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | ")) }
 
 func printNode(out io.Writer, o *options, all []*nodeFigures) {
-	fmt.Fprintf(out, "\nTokens of %v while refreshes run, watched for %v; idle for %v.\n\n", shortLife(o.length), o.length, o.length/2)
+	fmt.Fprintf(out, "\nRefreshes watched for %v; idle for %v.\n\n", o.length, o.length/2)
 	line := func(name string, cell func(*nodeFigures) string) {
 		cells := []string{name}
 		for _, f := range all {
@@ -59,8 +59,8 @@ func printNode(out io.Writer, o *options, all []*nodeFigures) {
 	line("restart: TokenRequests, versions written, s until ready, s until all are adopted", func(f *nodeFigures) string {
 		return fmt.Sprintf("%.0f, %.0f, %.2f, %.2f", f.restart.requests, f.restart.written+f.restart.other, f.restart.ready.Seconds(), f.restart.adopted.Seconds())
 	})
-	line("refreshes seen on disk; per second", func(f *nodeFigures) string {
-		return fmt.Sprintf("%d; %.1f", len(f.refreshed), float64(len(f.lates))/o.length.Seconds())
+	line("while refreshes run: lifetime of tokens, s; refreshes seen on disk; per second", func(f *nodeFigures) string {
+		return fmt.Sprintf("%.0f; %d; %.1f", shortLife(o.length, f.pods).Seconds(), len(f.refreshed), float64(len(f.lates))/o.length.Seconds())
 	})
 	line("lateness by the metric, s: 99 % at most", func(f *nodeFigures) string { return fmt.Sprint(f.metricLate) })
 	line("lateness by the files, s (below 0 is before 80 %): 50 %, 99 %, worst", func(f *nodeFigures) string {
@@ -69,13 +69,13 @@ func printNode(out io.Writer, o *options, all []*nodeFigures) {
 	line("POST of a pod that comes then to each of its tokens, s: 50 %, 99 %, worst", func(f *nodeFigures) string {
 		return seconds(f.firsts, 0.5, 0.99, 1)
 	})
-	line("while refreshes run: resident MiB at the end, most ever; % of a core; CPU ms per refresh", func(f *nodeFigures) string {
+	line("then: resident MiB at the end, most ever; % of a core; CPU ms per refresh", func(f *nodeFigures) string {
 		first, last := f.worked[0], f.worked[len(f.worked)-1]
 		return fmt.Sprintf("%s, %s; %.1f; %.2f", mib(last.resident), mib(last.peak), 100*last.share(first), 1000*(last.cpu-first.cpu)/float64(max(1, len(f.lates))))
 	})
 	for _, f := range all {
 		if f.degraded {
-			fmt.Fprintf(out, "\nWith %d pods, the machine's inotify watches were not enough for all volumes.\n", f.pods)
+			fmt.Fprintf(out, "\nWith %d pods, not all volumes were watched for changes: two descriptors and inotify watches each were too many.\n", f.pods)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -20,27 +21,25 @@ import (
 // patience bounds each wait for something that must come.
 const patience = 2 * time.Minute
 
-// Where the pods are.
-const (
-	namespace = "token-projector-load"
-	node      = "load"
-)
+// namespace is where the pods are.
+const namespace = "token-projector-load"
 
 // world is a server, a daemon and the daemon's root.
 type world struct {
 	o                          *options
 	dir, root                  string
+	log                        io.WriteCloser // of all daemons; nil: nobody reads it
 	kubeconfig, nodeKubeconfig string
-	server                     *program
-	daemon                     *daemon // nil: none was started
+	server                     *program // nil: a real one, which is not ours
+	daemon                     *daemon  // nil: none was started
 	client                     kubernetes.Interface
 	created                    int // pods so far
 	pods                       []*corev1.Pod
 }
 
-// newWorld starts the fake server, with flags of its own. The caller closes it.
+// newWorld starts the fake server, with flags of its own, or takes the real one. The caller closes it.
 func newWorld(ctx context.Context, o *options, flags ...string) (*world, error) {
-	w := &world{o: o}
+	w := &world{o: o, kubeconfig: o.kubeconfig, nodeKubeconfig: o.nodeKubeconfig}
 	if err := w.begin(ctx, flags); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
@@ -52,8 +51,15 @@ func (w *world) begin(ctx context.Context, flags []string) (err error) {
 		return err
 	}
 	w.root = filepath.Join(w.dir, "root")
-	if err := w.startServer(ctx, flags); err != nil {
-		return err
+	if w.o.out != "" {
+		if w.log, err = os.OpenFile(filepath.Join(w.o.out, "daemon.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
+			return err
+		}
+	}
+	if w.kubeconfig == "" {
+		if err := w.startServer(ctx, flags); err != nil {
+			return err
+		}
 	}
 	config, err := w.config(w.kubeconfig)
 	if err != nil {
@@ -67,8 +73,8 @@ func (w *world) begin(ctx context.Context, flags []string) (err error) {
 
 func (w *world) startServer(ctx context.Context, flags []string) (err error) {
 	w.kubeconfig, w.nodeKubeconfig = filepath.Join(w.dir, "admin"), filepath.Join(w.dir, "node")
-	w.server, err = start([]string{"serving on"}, w.o.server, append([]string{
-		"--kubeconfig-out", w.nodeKubeconfig, "--admin-kubeconfig-out", w.kubeconfig, "--node", node}, flags...)...)
+	w.server, err = start([]string{"serving on"}, nil, w.o.server, append([]string{
+		"--kubeconfig-out", w.nodeKubeconfig, "--admin-kubeconfig-out", w.kubeconfig, "--node", w.o.node}, flags...)...)
 	if err != nil {
 		return err
 	}
@@ -122,9 +128,16 @@ func (w *world) close() (err error) {
 		err = errors.Join(err, w.daemon.stop())
 		w.daemon.kill()
 	}
+	if w.client != nil && w.server == nil {
+		err = errors.Join(err, w.deletePods(context.Background()),
+			w.client.CoreV1().Namespaces().Delete(context.Background(), namespace, metav1.DeleteOptions{}))
+	}
 	if w.server != nil {
 		err = errors.Join(err, w.server.stop())
 		w.server.kill()
+	}
+	if w.log != nil {
+		err = errors.Join(err, w.log.Close())
 	}
 	if w.dir != "" {
 		err = errors.Join(err, os.RemoveAll(w.dir))
@@ -132,7 +145,22 @@ func (w *world) close() (err error) {
 	return err
 }
 
+func (w *world) programs() (all []*program) {
+	if w.server != nil {
+		all = append(all, w.server)
+	}
+	if w.daemon != nil {
+		all = append(all, w.daemon.program)
+	}
+	return all
+}
+
 // died is the first program that has ended by itself.
 func (w *world) died() error {
-	return cmp.Or(w.server.died(), w.daemon.died())
+	for _, p := range w.programs() {
+		if err := p.died(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
