@@ -19,13 +19,17 @@ type Claims struct {
 	Subject    string
 	Audience   []string
 	AccountUID types.UID // of the service account; "" if it is not in it
+	Namespace  string    // "", like PodName: it is not bound to a pod
+	PodName    string
 	PodUID     types.UID
 	NotBefore  time.Time
 	Lifetime   rotation.Lifetime // ends at warnafter where the server extended exp
 }
 
-// Algorithms a Kubernetes API server signs with (pkg/serviceaccount/jwt.go and
+// Algorithms are what a Kubernetes API server signs with (pkg/serviceaccount/jwt.go and
 // the external signer's list).
+func Algorithms() []jose.SignatureAlgorithm { return slices.Clone(algorithms) }
+
 var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.ES512}
 
 var errNoLifetime = errors.New("token states no iat or no exp")
@@ -40,11 +44,13 @@ func ParseClaims(token []byte) (Claims, error) {
 	var std jwt.Claims
 	var private struct {
 		Kubernetes struct {
+			Namespace      string `json:"namespace"`
 			ServiceAccount struct {
 				UID types.UID `json:"uid"`
 			} `json:"serviceaccount"`
 			Pod struct {
-				UID types.UID `json:"uid"`
+				Name string    `json:"name"`
+				UID  types.UID `json:"uid"`
 			} `json:"pod"`
 			WarnAfter *jwt.NumericDate `json:"warnafter"`
 		} `json:"kubernetes.io"`
@@ -57,7 +63,8 @@ func ParseClaims(token []byte) (Claims, error) {
 	}
 	c := Claims{
 		Subject: std.Subject, Audience: std.Audience,
-		AccountUID: private.Kubernetes.ServiceAccount.UID, PodUID: private.Kubernetes.Pod.UID,
+		AccountUID: private.Kubernetes.ServiceAccount.UID,
+		Namespace:  private.Kubernetes.Namespace, PodName: private.Kubernetes.Pod.Name, PodUID: private.Kubernetes.Pod.UID,
 		Lifetime: rotation.Lifetime{Issued: std.IssuedAt.Time(), Expires: std.Expiry.Time()},
 	}
 	if std.NotBefore != nil {

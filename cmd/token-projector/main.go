@@ -1,12 +1,16 @@
 // Token-projector keeps the projected ServiceAccount tokens of one node's pods
 // fresh on disk.
 //
-//	token-projector run [flags]   project until SIGTERM or SIGINT
-//	token-projector version       print the version
-//	token-projector help          print this and the flags
+//	token-projector run [flags]             project until SIGTERM or SIGINT
+//	token-projector inspect [flags] [POD]   show the tokens below a root, ours or the kubelet's
+//	token-projector wait --file PATH        wait until a token is there and fresh
+//	token-projector version                 print the version
+//	token-projector completion SHELL        print completions for bash, zsh, fish or powershell
+//	token-projector help [COMMAND]          print the commands, or one's flags
 //
-// It exits 0 after a signal, 1 if it could not start or go on, and 2 if its
-// command line is wrong. A second signal ends it at once.
+// It exits 0 after a signal, 1 if it could not start or go on, or found what it
+// was asked to look for to be wrong, and 2 if its command line is wrong. A
+// second signal ends it at once.
 package main
 
 import (
@@ -20,7 +24,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/token-projector/token-projector/projector"
 )
@@ -28,62 +32,92 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-const usage = `Usage:
-  token-projector run [flags]   project the tokens of this node's pods until SIGTERM
-  token-projector version       print the version
-  token-projector help          print this
-
-Flags of run:
-`
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // the second signal meets the default action
 	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// A misuse is an error of the command line.
+type misuse struct{ error }
+
+// errFound says that what was looked at is not as it should be; what that is has been printed.
+var errFound = errors.New("found something wrong")
+
 // command carries out the command line and returns the exit status.
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	name := "help"
-	if len(args) > 0 {
-		name, args = args[0], args[1:]
-	}
-	switch name {
-	case "run":
-		return runCommand(ctx, args, stdout, stderr)
-	case "version", "--version":
-		fmt.Fprintf(stdout, "token-projector %s (%s, %s)\n", version, revision(), runtime.Version())
-		return 0
-	case "help", "--help", "-h":
-		printUsage(stdout)
+	root := commands()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
 		return 0
 	}
-	return misuse(stderr, fmt.Errorf("unknown command %q; try token-projector help", name))
-}
-
-func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, os.Getenv)
-	switch {
-	case errors.Is(err, pflag.ErrHelp):
-		printUsage(stdout)
-		return 0
-	case err != nil:
-		return misuse(stderr, err)
-	}
-	if err := run(ctx, o, stderr); err != nil {
+	if !errors.Is(err, errFound) {
 		fmt.Fprintf(stderr, "token-projector: %s\n", projector.Scrub(err.Error()))
-		return 1
 	}
-	return 0
+	if _, ok := errors.AsType[misuse](err); ok {
+		return 2
+	}
+	return 1
 }
 
-func misuse(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "token-projector: %v\n", err)
-	return 2
+// commands is the program's command line.
+func commands() *cobra.Command {
+	cobra.EnableTraverseRunHooks = false
+	root := &cobra.Command{
+		Use:           "token-projector",
+		Short:         "Keeps the projected ServiceAccount tokens of a node's pods fresh on disk",
+		SilenceErrors: true, SilenceUsage: true,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return misuse{fmt.Errorf("unknown command %q; try token-projector help", args[0])}
+			}
+			return c.Help()
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
+	root.AddCommand(runCommand(), inspectCommand(), waitCommand(), versionCommand())
+	return root
 }
 
-func printUsage(w io.Writer) {
-	fmt.Fprint(w, usage, (&options{}).flags().FlagUsages())
+// noArguments refuses what is no flag.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return misuse{fmt.Errorf("unexpected argument %q; %s takes flags only", args[0], c.Name())}
+	}
+	return nil
+}
+
+func runCommand() *cobra.Command {
+	o := &options{}
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Project the tokens of this node's pods until SIGTERM",
+		Args:  noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.complete(os.Getenv); err != nil {
+				return misuse{err}
+			}
+			return run(c.Context(), o, c.ErrOrStderr())
+		},
+	}
+	o.addFlags(c.Flags())
+	return c
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "token-projector %s (%s, %s)\n", version, revision(), runtime.Version())
+			return err
+		},
+	}
 }
 
 // revision is the commit the binary was built from, if the toolchain knew it.

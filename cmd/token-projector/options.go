@@ -16,6 +16,9 @@ import (
 	"github.com/token-projector/token-projector/projector"
 )
 
+// defaultRoot is where everything is published.
+const defaultRoot = "/run/token-projector"
+
 // options is the command line of run.
 type options struct {
 	nodeName        string
@@ -37,14 +40,13 @@ type options struct {
 	level    zapcore.Level   // parsed from logLevel
 }
 
-func (o *options) flags() *pflag.FlagSet {
-	f := pflag.NewFlagSet("run", pflag.ContinueOnError)
+// addFlags makes the flags of run.
+func (o *options) addFlags(f *pflag.FlagSet) {
 	f.SortFlags = false
-	f.Usage = func() {}
 	f.StringVar(&o.nodeName, "node-name", "", "node whose pods are served (default $NODE_NAME)")
 	f.StringVar(&o.identity, "identity", "", "who the daemon is to the API server: impersonate-node, its node, by its own pod's token (Kubernetes 1.36 or newer); kubeconfig, whoever --kubeconfig names; service-account, its own pod's account, which nothing ties to the node (default impersonate-node, with --kubeconfig kubeconfig)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig with the node's credentials, of which the files that it names are read again when they change")
-	f.StringVar(&o.rootDir, "root-dir", "/run/token-projector", "directory for everything published; best on tmpfs")
+	f.StringVar(&o.rootDir, "root-dir", defaultRoot, "directory for everything published; best on tmpfs")
 	f.StringVar(&o.volumes, "volumes", string(projector.SelectAll), "which projected token volumes to serve: all, or unmounted, those no container mounts")
 	f.StringVar(&o.podSelector, "pod-selector", "", "label selector of the pods to take on; one that is served stays so (default: every pod of the node)")
 	f.IntVar(&o.maxInFlight, "max-in-flight", projector.DefaultMaxInFlight, "TokenRequests in flight at most")
@@ -55,24 +57,15 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9478", "address of /healthz and /readyz; port 0 picks a free one")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "json", "json or console")
-	return f
 }
 
-// parse reads the command line. Its error is one line that names the flag and
-// the way out.
-func parse(args []string, getenv func(string) string) (*options, error) {
-	o := &options{}
-	f := o.flags()
-	if err := f.Parse(args); err != nil {
-		return nil, err
-	}
-	if f.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q; run takes flags only", f.Arg(0))
-	}
+// complete takes the rest from the environment, and checks everything. Its
+// error is one line that names the flag and the way out.
+func (o *options) complete(getenv func(string) string) error {
 	if o.nodeName == "" {
 		o.nodeName = getenv("NODE_NAME")
 	}
-	return o, o.validate()
+	return o.validate()
 }
 
 func (o *options) validate() error {

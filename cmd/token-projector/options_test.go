@@ -2,11 +2,20 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
 func noEnv(string) string { return "" }
+
+func parse(args []string, getenv func(string) string) (*options, error) {
+	o, f := &options{}, pflag.NewFlagSet("run", pflag.ContinueOnError)
+	o.addFlags(f)
+	return o, cmp.Or(f.Parse(args), o.complete(getenv))
+}
 
 func TestParse(t *testing.T) {
 	o, err := parse(nil, func(name string) string {
@@ -116,7 +125,7 @@ func TestMisuse(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string]string{
-		"": "Usage:", "help": "--root-dir", "--help": "--root-dir", "run --help": "--root-dir", "version": "token-projector dev",
+		"": "Usage:", "help": "inspect", "--help": "inspect", "run --help": "--root-dir", "help run": "--root-dir", "completion bash": "bash completion", "version": "token-projector dev",
 	} {
 		var stdout, stderr bytes.Buffer
 		if status := command(t.Context(), strings.Fields(args), &stdout, &stderr); status != 0 {

@@ -56,6 +56,7 @@ func TestBesideKubelet(t *testing.T) {
 		{"the daemon is first", n.testDaemonFirst},
 		{"the kubelet is first", n.testKubeletFirst},
 		{"each has its own volumes", n.testShares},
+		{"inspect", n.testInspect},
 		{"rotation, kill -9, rotation", n.testRotation},
 		{"what was read", n.testRead},
 		{"the kubelet's volumes are untouched", n.testUntouched},

@@ -252,3 +252,17 @@ func (p *Process) exit(status int) {
 		p.t.Fatalf("exit status %d, want %d:\n%s", got, status, tail(p.output.String(), 30))
 	}
 }
+
+// Command carries out another command of the program, and returns what it said and its exit status.
+func Command(t *testing.T, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		if _, ok := errors.AsType[*exec.ExitError](err); !ok {
+			t.Fatal(err)
+		}
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}

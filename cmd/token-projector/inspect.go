@@ -1,0 +1,251 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/token-projector/token-projector/projector"
+)
+
+// inspection is the command line of inspect.
+type inspection struct {
+	rootDir    string
+	output     string
+	watch      bool
+	interval   time.Duration
+	grace      time.Duration
+	verify     string
+	kubeconfig string
+	only       string // pods of this name, namespace and name, or UID; "": all
+
+	check verifier // made from verify; nil: none
+}
+
+func inspectCommand() *cobra.Command {
+	o := &inspection{}
+	c := &cobra.Command{
+		Use:   "inspect [POD | NAMESPACE/POD | UID]",
+		Short: "Show the tokens below a root, ours or the kubelet's; exit 1 if one is stale, expired or missing",
+		Long: "Shows every projected token below a root, soonest expiry first, and never a token itself. It reads files alone: neither a\n" +
+			"daemon nor an API server is needed. The kubelet's root has the same layout: --root-dir /var/lib/kubelet.\n\n" +
+			"States: fresh; stale, still there --grace after its refresh was due; expired; early, not valid yet by this machine's clock;\n" +
+			"foreign, it says it is of another pod; invalid, as --verify found; pending, nothing is published yet; unreadable.\n" +
+			"Any but fresh, and pending for less than --grace, is exit status 1.",
+		Example: "  token-projector inspect\n  token-projector inspect -o wide team-a/web-0\n  token-projector inspect --root-dir /var/lib/kubelet --watch",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.complete(args); err != nil {
+				return misuse{err}
+			}
+			return o.run(c.Context(), c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.rootDir, "root-dir", defaultRoot, "root to read: ours, or the kubelet's (/var/lib/kubelet)")
+	f.StringVarP(&o.output, "output", "o", "table", "table, wide, json or yaml")
+	f.BoolVarP(&o.watch, "watch", "w", false, "show it again every --interval, until Ctrl-C")
+	f.DurationVar(&o.interval, "interval", 2*time.Second, "pause of --watch")
+	f.DurationVar(&o.grace, "grace", 2*time.Minute, "how late a refresh may be before the token is stale; the kubelet's are up to 91 s late")
+	f.StringVar(&o.verify, "verify", "", "check each token: against a JWKS, of which this is the file or the https URL; or review, by the API server that --kubeconfig names")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig for --verify review: who may create tokenreviews")
+	return c
+}
+
+func (o *inspection) complete(args []string) error {
+	switch {
+	case len(args) > 1:
+		return fmt.Errorf("unexpected argument %q; inspect takes one pod", args[1])
+	case !slices.Contains([]string{"table", "wide", "json", "yaml"}, o.output):
+		return fmt.Errorf("--output %q: must be table, wide, json or yaml", o.output)
+	case o.interval < 100*time.Millisecond:
+		return fmt.Errorf("--interval %s: must be at least 100ms", o.interval)
+	case o.grace < 0:
+		return fmt.Errorf("--grace %s: must not be negative", o.grace)
+	}
+	o.only = strings.Join(args, "")
+	if strings.Count(o.only, "/") > 1 {
+		return fmt.Errorf("%q names no pod; give POD, NAMESPACE/POD or UID", o.only)
+	}
+	var err error
+	o.check, err = newVerifier(o.verify, o.kubeconfig)
+	return err
+}
+
+func (o *inspection) run(ctx context.Context, w io.Writer) error {
+	timer := time.NewTimer(o.interval)
+	defer timer.Stop()
+	for {
+		err := o.once(ctx, w)
+		if !o.watch || err != nil && !errors.Is(err, errFound) {
+			return err
+		}
+		timer.Reset(o.interval)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-timer.C:
+		}
+	}
+}
+
+// once looks, and prints what it has seen.
+func (o *inspection) once(ctx context.Context, w io.Writer) error {
+	found, err := o.look(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := o.print(w, found); err != nil {
+		return err
+	}
+	wrong := slices.ContainsFunc(found.Tokens, func(t sighting) bool { return t.wrong })
+	if wrong {
+		return errFound
+	}
+	return nil
+}
+
+// sightings is everything that a look at a root has found.
+type sightings struct {
+	Time   time.Time  `json:"time"` // by this machine's clock, as are the states
+	Root   string     `json:"root"`
+	Tokens []sighting `json:"tokens"` // soonest expiry first
+}
+
+// sighting is a token in its file; or, with neither Path nor Expires, a volume without any. It holds no token.
+type sighting struct {
+	Namespace      string    `json:"namespace,omitempty"` // as the token says, like Pod; "", like it: nobody says
+	Pod            string    `json:"pod,omitempty"`
+	PodUID         string    `json:"podUID"`
+	Volume         string    `json:"volume,omitempty"`
+	Path           string    `json:"path,omitempty"` // in the volume
+	File           string    `json:"file"`           // or the volume's directory
+	ServiceAccount string    `json:"serviceAccount,omitempty"`
+	Audiences      []string  `json:"audiences,omitempty"`
+	Issued         time.Time `json:"issued,omitzero"`
+	RefreshBy      time.Time `json:"refreshBy,omitzero"` // 80 % of its life, or 24 hours, after issue; we ask for it earlier
+	Expires        time.Time `json:"expires,omitzero"`   // warnafter, where the server extended the token
+	Mode           string    `json:"mode,omitempty"`
+	Owner          string    `json:"owner,omitempty"` // UID:GID
+	State          string    `json:"state"`
+	Error          string    `json:"error,omitempty"`
+
+	wrong bool // the state is one that a check must tell
+}
+
+// look reads the root.
+func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error) {
+	found := sightings{Time: now, Root: o.rootDir, Tokens: []sighting{}}
+	err := projector.Survey(o.rootDir, func(v projector.FoundVolume) {
+		for _, t := range v.Tokens {
+			if s := newSighting(v, t, now, o.grace); o.wants(s) {
+				o.verifyOne(ctx, &s, t)
+				found.Tokens = append(found.Tokens, s)
+			}
+		}
+		if s, ok := tokenless(v, now, o.grace); ok && o.wants(s) {
+			found.Tokens = append(found.Tokens, s)
+		}
+	})
+	if err != nil {
+		return found, err
+	}
+	if o.only != "" && len(found.Tokens) == 0 {
+		return found, fmt.Errorf("no token of %q below %s; without that argument every pod's are shown", o.only, o.rootDir)
+	}
+	slices.SortStableFunc(found.Tokens, func(a, b sighting) int {
+		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.File, b.File))
+	})
+	return found, nil
+}
+
+// wants reports whether the sighting is of what was asked for.
+func (o *inspection) wants(s sighting) bool {
+	return o.only == "" || o.only == s.PodUID || s.Pod != "" && (o.only == s.Pod || o.only == s.Namespace+"/"+s.Pod)
+}
+
+// verifyOne has the token verified, if that was asked for and it is good otherwise.
+func (o *inspection) verifyOne(ctx context.Context, s *sighting, t projector.FoundToken) {
+	if o.check == nil || s.State == stateExpired {
+		return
+	}
+	if err := o.check(ctx, t.File.Data, t.Claims.Audience); err != nil {
+		s.State, s.Error, s.wrong = stateInvalid, projector.Scrub(err.Error()), true
+	}
+}
+
+// States of a token in its file.
+const (
+	stateFresh      = "fresh"
+	stateStale      = "stale"
+	stateExpired    = "expired"
+	stateEarly      = "early"
+	stateForeign    = "foreign"
+	stateInvalid    = "invalid"
+	statePending    = "pending"
+	stateUnreadable = "unreadable"
+)
+
+// clockLeeway is how far ahead of this machine the API server's clock may be.
+const clockLeeway = time.Minute
+
+func newSighting(v projector.FoundVolume, t projector.FoundToken, now time.Time, grace time.Duration) sighting {
+	c := t.Claims
+	_, account, _ := strings.Cut(strings.TrimPrefix(c.Subject, "system:serviceaccount:"), ":")
+	s := sighting{
+		Namespace: projector.Scrub(c.Namespace), Pod: projector.Scrub(c.PodName), PodUID: string(v.Key.PodUID),
+		Volume: v.Key.Volume, Path: projector.Scrub(t.File.Path), File: projector.Scrub(filepath.Join(v.Dir, t.File.Path)),
+		ServiceAccount: projector.Scrub(account),
+		Issued:         c.Lifetime.Issued, RefreshBy: c.Lifetime.Limit(), Expires: c.Lifetime.Expires,
+		Mode: fmt.Sprintf("%04o", t.File.Mode.Perm()), Owner: fmt.Sprintf("%d:%d", t.File.Owner.UID, t.File.Owner.GID),
+		State: stateFresh,
+	}
+	for _, a := range c.Audience {
+		s.Audiences = append(s.Audiences, projector.Scrub(a))
+	}
+	switch {
+	case c.PodUID != v.Key.PodUID:
+		s.State = stateForeign
+	case c.Lifetime.Expired(now):
+		s.State = stateExpired
+	case now.After(c.Lifetime.Limit().Add(grace)):
+		s.State = stateStale
+	case later(c.NotBefore, c.Lifetime.Issued).After(now.Add(clockLeeway)):
+		s.State = stateEarly
+	}
+	s.wrong = s.State != stateFresh
+	return s
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// tokenless is the sighting of a volume that cannot be read, or in which nothing was published.
+func tokenless(v projector.FoundVolume, now time.Time, grace time.Duration) (s sighting, ok bool) {
+	s = sighting{PodUID: string(v.Key.PodUID), Volume: v.Key.Volume, File: v.Dir}
+	switch {
+	case errors.Is(v.Err, os.ErrPermission):
+		s.State, s.Error, s.wrong = stateUnreadable, "permission denied; run as root", true
+	case v.Err != nil:
+		s.State, s.Error, s.wrong = stateUnreadable, projector.Scrub(v.Err.Error()), true
+	case v.Version == "":
+		s.State, s.wrong = statePending, now.Sub(v.Changed) > grace
+	default:
+		return s, false
+	}
+	return s, true
+}

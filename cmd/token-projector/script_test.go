@@ -1,0 +1,135 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+	"github.com/token-projector/token-projector/projector"
+)
+
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"token-projector": main}) }
+
+// TestScripts runs the commands as a user does.
+func TestScripts(t *testing.T) {
+	signer := newSigner(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"project":   signer.project,
+			"token":     signer.token,
+			"jwks":      signer.jwks,
+			"no-tokens": noTokens,
+		},
+	})
+}
+
+// signer makes tokens as an API server does.
+type signer struct {
+	key    *ecdsa.PrivateKey
+	signer jose.Signer
+}
+
+func newSigner(t *testing.T) *signer {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "k1"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &signer{key, s}
+}
+
+// project ROOT UID VOLUME PATH NAME=VALUE... publishes a volume of one token, and its namespace beside it.
+func (s *signer) project(ts *testscript.TestScript, _ bool, args []string) {
+	path := filepath.Join(ts.MkAbs(args[0]), "pods", args[1], "volumes/kubernetes.io~projected", args[2])
+	ts.Check(os.MkdirAll(path, 0o755))
+	dir, err := atomicwriter.OpenRoot(path)
+	ts.Check(err)
+	defer dir.Close()
+	self := dir.Self()
+	files := []atomicwriter.File{
+		{Path: args[3], Data: s.sign(ts, args[1], args[4:]), Mode: 0o640, Owner: &self},
+		{Path: "namespace", Data: []byte("team-a"), Mode: 0o644, Owner: &self},
+	}
+	_, err = dir.Publish(files, atomicwriter.Options{Now: time.Now()})
+	ts.Check(err)
+}
+
+// token FILE NAME=VALUE... writes a token's file.
+func (s *signer) token(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), s.sign(ts, "u1", args[1:]), 0o600))
+}
+
+// jwks FILE writes the public key.
+func (s *signer) jwks(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: s.key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"}}})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
+}
+
+// sign makes a token that was issued age ago and lives for ttl.
+func (s *signer) sign(ts *testscript.TestScript, uid string, args []string) []byte {
+	a := map[string]string{"ns": "team-a", "pod": "web-0", "sa": "web", "aud": "vault", "age": "0s", "ttl": "1h", "uid": uid}
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		a[name] = value
+	}
+	span := func(name string) time.Duration {
+		d, err := time.ParseDuration(a[name])
+		ts.Check(err)
+		return d
+	}
+	issued := time.Now().Add(-span("age"))
+	token, err := jwt.Signed(s.signer).Claims(map[string]any{
+		"sub": "system:serviceaccount:" + a["ns"] + ":" + a["sa"], "aud": []string{a["aud"]},
+		"iat": issued.Unix(), "nbf": issued.Unix(), "exp": issued.Add(span("ttl")).Unix(),
+		"kubernetes.io": map[string]any{"namespace": a["ns"], "pod": map[string]string{"name": a["pod"], "uid": a["uid"]}},
+	}).Serialize()
+	ts.Check(err)
+	return []byte(token)
+}
+
+// no-tokens fails if the latest command has printed a token of the work directory, or any part of a signature; it first
+// catches one that is planted.
+func noTokens(ts *testscript.TestScript, _ bool, _ []string) {
+	said := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+	var secrets []string
+	ts.Check(filepath.WalkDir(ts.MkAbs("."), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if _, bad := projector.ParseClaims(text); bad == nil {
+			secrets = append(secrets, strings.Split(string(text), ".")[1:]...)
+		}
+		return err
+	}))
+	if len(secrets) == 0 || parts(secrets[0]+said, secrets) == 0 {
+		ts.Fatalf("a planted token is not found")
+	}
+	if n := parts(said, secrets); n > 0 {
+		ts.Fatalf("%d parts of tokens are in the output", n)
+	}
+}
+
+func parts(text string, secrets []string) (n int) {
+	for _, s := range secrets {
+		n += strings.Count(text, s)
+	}
+	return n
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/token-projector/token-projector/projector"
+)
+
+// waiting is the command line of wait.
+type waiting struct {
+	file    string
+	timeout time.Duration
+}
+
+// waitPoll is how often the file is looked at. A poll works on every file system and on a directory that is not there
+// yet; an init container runs for seconds.
+const waitPoll = 100 * time.Millisecond
+
+func waitCommand() *cobra.Command {
+	o := &waiting{}
+	c := &cobra.Command{
+		Use:   "wait --file PATH",
+		Short: "Wait until a token is there and fresh: for an init container",
+		Long: "Waits until PATH is a file that parses as a token and whose refresh is not overdue; then it exits 0. It asks nobody and checks no\n" +
+			"signature. After --timeout it says what is wrong, and exits 1.",
+		Example: "  token-projector wait --file /var/run/secrets/tokens/vault-token --timeout 2m",
+		Args:    noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.complete(); err != nil {
+				return misuse{err}
+			}
+			return o.run(c.Context())
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.file, "file", "", "the token's file")
+	f.DurationVar(&o.timeout, "timeout", 0, "how long to wait; 0: for ever")
+	return c
+}
+
+func (o *waiting) complete() error {
+	switch {
+	case o.file == "":
+		return errors.New("--file must name the token's file")
+	case o.timeout < 0:
+		return fmt.Errorf("--timeout %s: must not be negative", o.timeout)
+	}
+	return nil
+}
+
+func (o *waiting) run(ctx context.Context) error {
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+	}
+	timer := time.NewTimer(waitPoll)
+	defer timer.Stop()
+	for {
+		err := usable(o.file, time.Now())
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return fmt.Errorf("gave up after %s: %w", o.timeout, err)
+			}
+			return fmt.Errorf("interrupted: %w", err)
+		case <-timer.C:
+			timer.Reset(waitPoll)
+		}
+	}
+}
+
+// maxToken is the most that is read of a token's file, in bytes.
+const maxToken = 1 << 20
+
+// usable says why the file at path is no token that a client should start with; nil: it is.
+func usable(path string, now time.Time) error {
+	// A FIFO must not be waited for in open.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is not there", path)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", filepath.Clean(path))
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxToken))
+	if err != nil {
+		return err
+	}
+	c, err := projector.ParseClaims(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s holds no token: %w", path, err)
+	case c.Lifetime.Expired(now):
+		return fmt.Errorf("%s expired at %s", path, stamp(c.Lifetime.Expires))
+	case !now.Before(c.Lifetime.Limit()):
+		return fmt.Errorf("%s is stale: it should have been refreshed at %s", path, stamp(c.Lifetime.Limit()))
+	case later(c.NotBefore, c.Lifetime.Issued).After(now.Add(clockLeeway)):
+		return fmt.Errorf("%s is not valid before %s by this machine's clock", path, stamp(later(c.NotBefore, c.Lifetime.Issued)))
+	}
+	return nil
+}
