@@ -41,7 +41,8 @@ func warning(warnafter any) map[string]any {
 
 func TestParseClaims(t *testing.T) {
 	good := Claims{
-		Subject: "system:serviceaccount:default:default", Audience: []string{"vault"}, PodUID: "uid-1", NotBefore: issuedAt,
+		Subject: "system:serviceaccount:default:default", Audience: []string{"vault"},
+		Namespace: "default", PodName: "pod-1", PodUID: "uid-1", NotBefore: issuedAt,
 		Lifetime: rotation.Lifetime{Issued: issuedAt, Expires: issuedAt.Add(10 * time.Minute)},
 	}
 	with := func(change func(*Claims)) Claims {
@@ -49,11 +50,14 @@ func TestParseClaims(t *testing.T) {
 		change(&c)
 		return c
 	}
+	unbound := with(func(c *Claims) { c.Namespace, c.PodName, c.PodUID = "", "", "" })
 	year := map[string]any{"exp": issuedAt.Unix() + 31536000}
 	extended := warning(issuedAt.Unix() + 3607)
 	extended["exp"] = year["exp"]
 	account := func(value any) map[string]any {
-		return map[string]any{"kubernetes.io": map[string]any{"pod": map[string]any{"uid": "uid-1"}, "serviceaccount": value}}
+		return map[string]any{"kubernetes.io": map[string]any{
+			"namespace": "default", "pod": map[string]any{"name": "pod-1", "uid": "uid-1"}, "serviceaccount": value,
+		}}
 	}
 	for name, tt := range map[string]struct {
 		changes map[string]any
@@ -65,8 +69,8 @@ func TestParseClaims(t *testing.T) {
 		"no audience":       {map[string]any{"aud": nil}, with(func(c *Claims) { c.Audience = nil })},
 		"empty audience":    {map[string]any{"aud": []string{}}, with(func(c *Claims) { c.Audience = []string{} })},
 		"no subject":        {map[string]any{"sub": nil}, with(func(c *Claims) { c.Subject = "" })},
-		"no pod":            {map[string]any{"kubernetes.io": nil}, with(func(c *Claims) { c.PodUID = "" })},
-		"null pod":          {map[string]any{"kubernetes.io": map[string]any{"pod": nil}}, with(func(c *Claims) { c.PodUID = "" })},
+		"no pod":            {map[string]any{"kubernetes.io": nil}, unbound},
+		"null pod":          {map[string]any{"kubernetes.io": map[string]any{"pod": nil}}, unbound},
 		"account":           {account(map[string]any{"name": "default", "uid": "account-1"}), with(func(c *Claims) { c.AccountUID = "account-1" })},
 		"null account":      {account(nil), good},
 		"no nbf":            {map[string]any{"nbf": nil}, with(func(c *Claims) { c.NotBefore = time.Time{} })},

@@ -1,0 +1,97 @@
+package projector
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/token-projector/token-projector/atomicwriter"
+)
+
+// TestSurvey: every volume of every pod is seen once, in order, whatever else lies about, and nothing outside the root.
+func TestSurvey(t *testing.T) {
+	top, token := t.TempDir(), altered(nil)
+	root, outside := filepath.Join(top, "root"), filepath.Join(top, "outside")
+	volume := func(uid, name string) string {
+		return filepath.Join(root, volumePath(Key{PodUID: types.UID(uid), Volume: name}))
+	}
+	publishAt(t, volume("b", "v"), "token", token)
+	publishAt(t, volume("a", "w"), "x/token", token, "ca.crt", "no token")
+	publishAt(t, volume("a", "v"), "ca.crt", "no token")
+	publishAt(t, outside, "token", token)
+	for _, dir := range []string{volume("c", "empty"), filepath.Join(root, "pods", "d")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range []string{volume("c", "link"), filepath.Join(root, "pods", "e")} {
+		if err := os.Symlink(outside, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "pods", "f"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	var seen []string
+	err := Survey(root, func(v FoundVolume) {
+		if v.Err != nil {
+			t.Errorf("%v: %v", v.Key, v.Err)
+		}
+		if v.Dir != volume(string(v.Key.PodUID), v.Key.Volume) || time.Since(v.Changed) > time.Hour {
+			t.Errorf("%v: directory %s, changed %s", v.Key, v.Dir, v.Changed)
+		}
+		at := string(v.Key.PodUID) + "/" + v.Key.Volume
+		if v.Version == "" {
+			at += " unpublished"
+		}
+		for _, found := range v.Tokens {
+			at += " " + found.File.Path
+			if found.Claims.PodUID != "uid-1" || string(found.File.Data) != token {
+				t.Errorf("%v: claims of %s, %v", v.Key, found.Claims.PodUID, found.File)
+			}
+		}
+		seen = append(seen, at)
+	})
+	want := []string{"a/v", "a/w x/token", "b/v token", "c/empty unpublished"}
+	if err != nil || !slices.Equal(seen, want) {
+		t.Errorf("seen %q, %v; want %q", seen, err, want)
+	}
+}
+
+// TestSurveyOfNoRoot: what is no root is told, and not taken for an empty one.
+func TestSurveyOfNoRoot(t *testing.T) {
+	visit := func(v FoundVolume) { t.Errorf("seen: %v", v.Key) }
+	if err := Survey(filepath.Join(t.TempDir(), "none"), visit); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if err := Survey(t.TempDir(), visit); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// publishAt publishes files, each a path and its content, in a directory.
+func publishAt(t *testing.T, path string, contents ...string) {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := atomicwriter.OpenRoot(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	var files []atomicwriter.File
+	for i := 0; i < len(contents); i += 2 {
+		files = append(files, atomicwriter.File{Path: contents[i], Data: []byte(contents[i+1]), Mode: 0o644, Owner: new(dir.Self())})
+	}
+	if _, err := dir.Publish(files, atomicwriter.Options{Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+}
