@@ -35,7 +35,7 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	m, h := metrics.New(version, revision()), &health{}
 	m.ObserveClientGo()
 	m.Snapshot(h.snapshot)
-	metricsServer, err := listenMetrics(log, o, m)
+	metricsServer, err := listenMetrics(log, o, m, h)
 	if err != nil {
 		return err
 	}
@@ -67,19 +67,20 @@ func listenHealth(log *zap.Logger, o *options, h *health) (*server, error) {
 	return s, err
 }
 
-func listenMetrics(log *zap.Logger, o *options, m *metrics.Metrics) (*server, error) {
+func listenMetrics(log *zap.Logger, o *options, m *metrics.Metrics, h *health) (*server, error) {
 	if o.openMetrics() {
 		log.Warn("metrics are for whoever reaches them, as --metrics-insecure says", zap.String("address", o.metricsAddress))
 	}
 	c := &webConfig{path: o.webConfigFile, strict: o.secureMetrics(), log: log}
-	return listen(log, "metrics", o.metricsAddress, metricsHandler(o, m), c)
+	return listen(log, "metrics", o.metricsAddress, metricsHandler(o, m, h), c)
 }
 
 // metricsHandler is all that is served on the metrics' address, behind the web
 // config.
-func metricsHandler(o *options, m *metrics.Metrics) http.Handler {
+func metricsHandler(o *options, m *metrics.Metrics, h *health) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
+	handleStatus(mux, o, h)
 	if o.pprof {
 		// ServeMux's own redirection would repeat the query.
 		mux.Handle("GET /debug/pprof", http.RedirectHandler("/debug/pprof/", http.StatusFound))

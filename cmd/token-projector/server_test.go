@@ -27,7 +27,7 @@ func TestReadOnly(t *testing.T) {
 		good    string
 	}{
 		"health":  {(&health{}).handler(), "/healthz"},
-		"metrics": {metricsHandler(&options{}, m), "/metrics"},
+		"metrics": {metricsHandler(&options{}, m, &health{}), "/metrics"},
 	} {
 		l := listenTCP(t)
 		served(t, zap.NewNop(), l, c.handler)
@@ -49,7 +49,6 @@ func TestReadOnly(t *testing.T) {
 			"GET /canary/.." + c.good + "?<canary> HTTP/1.1\r\nHost: a":                     404,
 			"GET " + c.good + "/ HTTP/1.1\r\nHost: a":                                       404,
 			"GET /<canary> HTTP/1.1\r\nHost: a":                                             404,
-			"GET / HTTP/1.1\r\nHost: a":                                                     404,
 			"GET /debug/pprof/ HTTP/1.1\r\nHost: a":                                         404,
 			"GET /debug/vars HTTP/1.1\r\nHost: a":                                           404,
 			"GET http://canary" + c.good + " HTTP/1.1\r\nHost: a":                           200,

@@ -22,7 +22,7 @@ type saying struct{ where, text string }
 
 // answers are the paths that are asked for at the end, on both ports, whether or not the daemon has something there.
 var answers = []string{
-	"/", "/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap?debug=1",
+	"/", "/api/v1/status", "/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap?debug=1",
 	"/debug/pprof/heap?debug=2", "/debug/pprof/allocs?debug=1", "/debug/pprof/goroutine?debug=1", "/debug/pprof/goroutine?debug=2",
 }
 

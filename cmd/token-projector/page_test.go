@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/token-projector/token-projector/metrics"
+	"github.com/token-projector/token-projector/projector"
+)
+
+// statusOf is a status of n tokens that live for an hour, each a minute older than the one before.
+func statusOf(n int) *projector.Status {
+	now := time.Date(2026, 11, 27, 3, 0, 0, 0, time.UTC)
+	s := &projector.Status{Time: now, Synced: true}
+	for i := range n {
+		issued := now.Add(-time.Duration(i) * time.Minute)
+		s.Pods = append(s.Pods, projector.PodStatus{
+			UID: types.UID(fmt.Sprint("uid-", i)), Namespace: "team-a", Name: fmt.Sprint("web-", i),
+			Volumes: []projector.VolumeStatus{{Name: "vault", State: "ready", Tokens: []projector.TokenStatus{{
+				Path: "token", Audience: "vault", State: stateFresh,
+				Issued: issued, Expires: issued.Add(time.Hour), RefreshDue: issued.Add(48 * time.Minute),
+			}}}},
+		})
+	}
+	return s
+}
+
+func rendered(t testing.TB, s *projector.Status) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := page(statusAnswer{Node: "node-1", Version: "v1", Phase: "running", Status: s}).Render(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// TestPage: every token has its row with a bar, what is worst comes first, and no name becomes markup.
+func TestPage(t *testing.T) {
+	const hostile = `"><script>alert(1)</script><img src=x onerror=y>&`
+	s := statusOf(3)
+	s.Pods[1].Volumes[0].Tokens[0].State = stateStale
+	s.Pods[2].Volumes[0].Tokens[0] = projector.TokenStatus{
+		Path: hostile, Audience: hostile, State: statePending, Error: &projector.VolumeError{Reason: "TokenRequest", Message: hostile},
+	}
+	s.Pods = append(s.Pods, projector.PodStatus{UID: hostile, Volumes: []projector.VolumeStatus{{Name: hostile, State: "detached"}}})
+	text := rendered(t, s)
+	elements := elementsOf(t, text)
+	if elements["tr"] != 5 || elements["svg"] != 2 || elements["rect"] != 8 {
+		t.Errorf("elements: %v", elements)
+	}
+	if planted := elementsOf(t, text+hostile); planted["script"] == 0 || planted["img"] == 0 {
+		t.Error("planted markup is not found")
+	}
+	if elements["script"]+elements["img"] > 0 {
+		t.Errorf("a name became markup: %v", elements)
+	}
+	at := func(part string) int { return strings.Index(text, part) }
+	if stale, pending, fresh := at("team-a/web-1"), at("team-a/web-2"), at("team-a/web-0"); stale < 0 || stale > pending || pending > fresh {
+		t.Errorf("order: stale at %d, pending at %d, fresh at %d", stale, pending, fresh)
+	}
+	for _, part := range []string{
+		`<li class="fresh"><b>1</b>fresh</li>`, `<li class="zero"><b>0</b>expired</li>`, `<li class="detached"><b>1</b>detached</li>`,
+		"<td>47m</td><td>59m</td>", "TokenRequest: ", `<rect class="lived" x="0" width="17" height="60">`, "issued 2026-11-27T03:00:00Z, expires 2026-11-27T04:00:00Z, refresh 2026-11-27T03:48:00Z",
+	} {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %s in the page", part)
+		}
+	}
+}
+
+// elementsOf counts the elements that a browser sees.
+func elementsOf(t *testing.T, text string) map[string]int {
+	t.Helper()
+	tree, err := html.Parse(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	elements := map[string]int{}
+	for n := range tree.Descendants() {
+		if n.Type == html.ElementNode {
+			elements[n.Data]++
+		}
+	}
+	return elements
+}
+
+// TestPageIsBounded: of very many tokens the most urgent are shown, and it is said that there are others.
+func TestPageIsBounded(t *testing.T) {
+	s := statusOf(pageRows + 1)
+	s.Pods[0].Volumes[0].Tokens[0].State = stateExpired
+	text := rendered(t, s)
+	if n := strings.Count(text, "<svg"); n != pageRows || !strings.Contains(text, "The 1000 most urgent of 1001") || !strings.Contains(text, "web-0<") {
+		t.Errorf("%d rows", n)
+	}
+}
+
+// TestMaySeeStatus: names of pods are told where the operator said who may ask, and to this machine.
+func TestMaySeeStatus(t *testing.T) {
+	for _, c := range []struct {
+		config, from, host string
+		want               int
+	}{
+		{"", "127.0.0.1:5", "127.0.0.1:9477", 200},
+		{"", "[::1]:5", "localhost:9477", 200},
+		{"", "[::ffff:127.0.0.1]:5", "[::1]:9477", 200},
+		{"", "127.0.0.1:5", "rebound.example", 403},
+		{"", "10.0.0.1:5", "10.0.0.2:9477", 403},
+		{"web.yml", "10.0.0.1:5", "node-1:9477", 200},
+	} {
+		h := metricsHandler(&options{nodeName: "node-1", webConfigFile: c.config}, metrics.New("v", "r"), &health{})
+		for path, kind := range map[string]string{"/": "text/html; charset=utf-8", statusPath: "application/json"} {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			r.RemoteAddr, r.Host = c.from, c.host
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != c.want || c.want == 200 && (w.Header().Get("Content-Type") != kind || !strings.Contains(w.Body.String(), "node-1")) {
+				t.Errorf("%s from %s to %s: %d %s, want %d", path, c.from, c.host, w.Code, w.Header(), c.want)
+			}
+			if strings.Contains(w.Body.String(), "node-1") && c.want != 200 {
+				t.Errorf("%s from %s: tells the node", path, c.from)
+			}
+		}
+	}
+}
+
+// BenchmarkPage renders a thousand tokens.
+func BenchmarkPage(b *testing.B) {
+	s := statusOf(pageRows)
+	for b.Loop() {
+		rendered(b, s)
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"github.com/token-projector/token-projector/projector"
+)
+
+// statusPath is where the status is as JSON.
+const statusPath = "/api/v1/status"
+
+// statusAnswer is what statusPath answers; docs/status.schema.json describes it.
+type statusAnswer struct {
+	Node    string `json:"node"`
+	Version string `json:"version"`
+	// Phase is running; standby, while another process holds the root; or starting, which a lost root is, too.
+	Phase string `json:"phase"`
+	// Status is of a Projector that is running; absent otherwise.
+	*projector.Status
+}
+
+// status asks the Projector that is running, if any is.
+func (h *health) status(ctx context.Context, node string) (statusAnswer, error) {
+	a := statusAnswer{Node: node, Version: version, Phase: "starting"}
+	p := h.projector.Load()
+	switch {
+	case h.standby.Load():
+		a.Phase = "standby"
+	case p != nil:
+		ctx, cancel := context.WithTimeout(ctx, answerBound)
+		defer cancel()
+		s, err := p.Status(ctx)
+		if err != nil {
+			return a, err
+		}
+		a.Phase, a.Status = "running", &s
+	}
+	return a, nil
+}
+
+// handleStatus serves the status as JSON and as a page. Both name pods, so that where metrics are open to everybody they are
+// for this machine, or pod, alone.
+func handleStatus(mux *http.ServeMux, o *options, h *health) {
+	serve := func(answer func(http.ResponseWriter, statusAnswer) error) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if !o.maySeeStatus(r) {
+				refuse(w, "the status names pods, and this address is open to everybody: ask from loopback (kubectl port-forward), or use --web-config-file")
+				return
+			}
+			a, err := h.status(r.Context(), o.nodeName)
+			if err != nil {
+				http.Error(w, "the loop does not answer", http.StatusServiceUnavailable)
+				return
+			}
+			_ = answer(w, a) // the client has gone
+		}
+	}
+	mux.HandleFunc("GET "+statusPath, serve(func(w http.ResponseWriter, a statusAnswer) error {
+		w.Header().Set("Content-Type", "application/json")
+		return json.NewEncoder(w).Encode(a)
+	}))
+	mux.HandleFunc("GET /{$}", serve(func(w http.ResponseWriter, a statusAnswer) error {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", pagePolicy)
+		return page(a).Render(w)
+	}))
+}
+
+// maySeeStatus reports whether a request may be told the names of pods. By a name other than this machine's own, a web page elsewhere may
+// have led a browser here.
+func (o *options) maySeeStatus(r *http.Request) bool {
+	if o.webConfigFile != "" {
+		return true
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	_, named := netip.ParseAddr(host)
+	return err == nil && from.Addr().Unmap().IsLoopback() && (named == nil || host == "localhost")
+}
