@@ -1,6 +1,8 @@
 package projector
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/token-projector/token-projector/atomicwriter"
@@ -16,13 +18,15 @@ func (s *state) finishRead(j *readJob, version atomicwriter.Version, sums [][32]
 	if f.err == nil {
 		v.known, v.whole, v.version = true, version.Name != "", version.Name
 		s.noteWatches(v, v.watch.blind)
+		v.files = make(versionFiles, 0, len(version.Files))
 		for i, e := range version.Files {
-			p := published{sum: sums[i], mode: e.Mode, owner: e.Owner, from: unknownSource}
+			p := published{path: e.Path, sum: sums[i], mode: e.Mode, owner: e.Owner, from: unknownSource}
 			if _, ok := claims[e.Path]; ok {
 				p.from = tokenLike
 			}
-			v.files[e.Path] = p
+			v.files = append(v.files, p)
 		}
+		slices.SortFunc(v.files, func(a, b published) int { return strings.Compare(a.path, b.path) })
 		s.adopt(v, claims, now)
 	}
 	if wanted {
@@ -47,7 +51,8 @@ func (s *state) adopt(v *volume, claims map[string]Claims, now rotation.Time) {
 		if !ok || c.fits(r) != nil {
 			continue
 		}
-		t.sum, t.life, t.uid = v.files[t.source.Path].sum, c.Lifetime, c.AccountUID
+		on, _ := v.files.find(t.source.Path)
+		t.sum, t.life, t.uid = on.sum, c.Lifetime, c.AccountUID
 		first := t.life.First(born)
 		t.due = t.life.DueAdopted(t.seed, first, server)
 		t.floor = t.life.Floor(t.life.Issued, first)

@@ -103,7 +103,7 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	if v == nil {
 		v = &volume{
 			key: Key{PodUID: p.wish.UID, Volume: wish.Name}, pod: p,
-			seen: now.Mono, since: s.server(now), files: map[string]published{},
+			seen: now.Mono, since: s.server(now),
 		}
 		p.volumes[wish.Name] = v
 	}

@@ -270,7 +270,7 @@ func (v *volume) storm(now time.Time) {
 // tokens are minted anew, at once.
 func (s *state) lose(v *volume, paths []string) {
 	for _, path := range paths {
-		delete(v.files, path)
+		v.files = v.files.without(path)
 		for i := range v.tokens {
 			if t := &v.tokens[i]; t.source.Path == path {
 				t.vanish()
@@ -288,13 +288,14 @@ func (t *token) vanish() {
 // commit takes in that a version with everything the job held is current.
 func (s *state) commit(v *volume, j *publishJob, r atomicwriter.Result, now rotation.Time) {
 	v.version = r.Version
-	clear(v.files)
-	for i, f := range j.files {
-		v.files[f.Path] = published{sum: r.Sums[i], mode: f.Mode, owner: *f.Owner, from: j.from[f.Path]}
+	v.files = make(versionFiles, 0, len(j.files))
+	for i, f := range j.files { // sorted
+		v.files = append(v.files, published{path: f.Path, sum: r.Sums[i], mode: f.Mode, owner: *f.Owner, from: j.from[f.Path]})
 	}
 	for i := range v.tokens {
 		t := &v.tokens[i]
-		switch on := v.files[t.source.Path].sum; {
+		file, _ := v.files.find(t.source.Path)
+		switch on := file.sum; {
 		case !t.fresh.empty() && on == sha256.Sum256(t.fresh.reveal()):
 			t.sum = on
 			s.commitToken(v, t, now)

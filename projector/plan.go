@@ -235,7 +235,7 @@ func (c *content) fail(err *VolumeError) {
 // another source that stand in its place are not taken for it.
 func (c *content) addToken(t *token) {
 	f := atomicwriter.File{Path: t.source.Path, Mode: t.source.Mode}
-	old, ok := c.of.files[f.Path]
+	old, ok := c.of.files.find(f.Path)
 	switch {
 	case !t.fresh.empty():
 		f.Data = t.fresh.reveal()
@@ -251,9 +251,9 @@ func (c *content) addToken(t *token) {
 
 // keep has a failing source give what it gave to the published version.
 func (c *content) keep(src *ObjectSource) {
-	for path, old := range c.of.files {
-		if c.gave(src, path, old) {
-			c.put(old.kept(path))
+	for _, old := range c.of.files {
+		if c.gave(src, old) {
+			c.put(old.kept())
 		}
 	}
 }
@@ -261,7 +261,8 @@ func (c *content) keep(src *ObjectSource) {
 // gave reports whether the source that is being evaluated gave a published file.
 // Of a version from before a restart it is known of what its items name, and
 // guessed of what stands in a token's place and is none, for want of another giver.
-func (c *content) gave(src *ObjectSource, path string, old published) bool {
+func (c *content) gave(src *ObjectSource, old published) bool {
+	path := old.path
 	if src.Items != nil {
 		named := func(i Item) bool { return i.Path == path }
 		return (old.from == c.source || old.from == unknownSource) && slices.ContainsFunc(src.Items, named)
@@ -274,15 +275,15 @@ func (c *content) gave(src *ObjectSource, path string, old published) bool {
 // what may be of a source that fails: of a version from before a restart nobody
 // knows. What a working source does not give any more goes.
 func (c *content) keepRest() {
-	for path, old := range c.of.files {
-		if _, ok := c.files[path]; !ok && (c.tokens[path] != nil || old.from == unknownSource) {
-			c.files[path], c.from[path] = old.kept(path), old.from
+	for _, old := range c.of.files {
+		if _, ok := c.files[old.path]; !ok && (c.tokens[old.path] != nil || old.from == unknownSource) {
+			c.files[old.path], c.from[old.path] = old.kept(), old.from
 		}
 	}
 }
 
-func (p published) kept(path string) atomicwriter.File {
-	return atomicwriter.File{Path: path, Keep: &p.sum, Mode: p.mode.Perm(), Owner: &p.owner}
+func (p published) kept() atomicwriter.File {
+	return atomicwriter.File{Path: p.path, Keep: &p.sum, Mode: p.mode.Perm(), Owner: &p.owner}
 }
 
 // addObject adds the projected keys of an object (pkg/volume/configmap/configmap.go,
@@ -348,7 +349,7 @@ func (c *content) differs(v *volume) bool {
 		return true
 	}
 	for path, f := range c.files {
-		old, ok := v.files[path]
+		old, ok := v.files.find(path)
 		if !ok || f.Mode != old.mode || *f.Owner != old.owner || f.Keep == nil && sha256.Sum256(f.Data) != old.sum {
 			return true
 		}

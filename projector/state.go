@@ -2,6 +2,8 @@ package projector
 
 import (
 	"io/fs"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -110,7 +112,7 @@ type volume struct {
 	version string      // its name
 	dirty   bool        // what is wanted differs from what is published
 
-	files   map[string]published // the published version, by path
+	files   versionFiles         // the published version
 	refused []atomicwriter.Owner // owners that we may not give; few
 	stale   []staleVersion
 	watch   watchHandle
@@ -140,10 +142,35 @@ type volume struct {
 
 // published is one file of the current version. Its bytes are not kept.
 type published struct {
+	path  string
 	sum   [32]byte
 	mode  fs.FileMode
 	owner atomicwriter.Owner
 	from  int // the source that gave it, from 1; or one of the two below
+}
+
+// versionFiles are the files of a version, sorted by path: a map would take four times the memory, for each volume.
+type versionFiles []published
+
+func (f versionFiles) search(path string) (at int, ok bool) {
+	return slices.BinarySearchFunc(f, path, func(p published, path string) int { return strings.Compare(p.path, path) })
+}
+
+// find returns the file of a path, the zero value if there is none.
+func (f versionFiles) find(path string) (p published, ok bool) {
+	at, ok := f.search(path)
+	if ok {
+		p = f[at]
+	}
+	return p, ok
+}
+
+// without returns the files but that of a path.
+func (f versionFiles) without(path string) versionFiles {
+	if at, ok := f.search(path); ok {
+		return slices.Delete(f, at, at+1)
+	}
+	return f
 }
 
 // What published.from is for files that were there before us.

@@ -1,0 +1,85 @@
+package projector
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// BenchmarkHeapPerToken measures what a Projector keeps in memory per token that it holds, at rest: pods with the injected
+// volume of three files and one with a token for vault, UIDs and names as long as real ones. Watched, it holds the inotify
+// watches of both volumes as well, which is as many descriptors as the limit of open files allows.
+func BenchmarkHeapPerToken(b *testing.B) {
+	for _, tokens := range []int{1000, 5000, 20000} {
+		b.Run(fmt.Sprint("tokens=", tokens), func(b *testing.B) { measureHeap(b, tokens, true) })
+	}
+	b.Run("watched/tokens=4000", func(b *testing.B) { measureHeap(b, 4000, false) })
+}
+
+func measureHeap(b *testing.B, tokens int, noWatches bool) {
+	var perToken float64
+	for range b.N {
+		perToken = heapOf(b, tokens, noWatches) / float64(tokens)
+	}
+	b.ReportMetric(0, "ns/op") // the time is that of filling a disk
+	b.ReportMetric(perToken, "B/token")
+}
+
+// heapOf is by how many bytes the heap grows when a Projector is run, once everything is published.
+func heapOf(b *testing.B, tokens int, noWatches bool) float64 {
+	root := openTestRoot(b, memoryDir(b))
+	defer root.Close()
+	issue := &issuer{now: time.Now}
+	var published sync.WaitGroup
+	published.Add(tokens)
+	p, err := New(Config{
+		NodeName: "node", Root: root, Mint: issue.mint, NoWatches: noWatches,
+		AccountUID: func(context.Context, string, string) (types.UID, error) { return "a", nil },
+		Published:  func(Published) { published.Done() },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	before := heap()
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error)
+	go func() { ended <- p.Run(ctx) }()
+	p.Replace(realWishes(tokens / 2))
+	p.Touch(ObjectRef{Kind: KindConfigMap, Namespace: "default", Name: "kube-root-ca.crt"}, map[string][]byte{"ca.crt": make([]byte, 1100)})
+	published.Wait()
+	p.Synced(ctx) // the last result has been taken in
+	grown := heap() - before
+	cancel()
+	if err := <-ended; err != nil {
+		b.Fatal(err)
+	}
+	return grown
+}
+
+// realWishes are those of pods as they come from an API server, which are dropped.
+func realWishes(pods int) []Wish {
+	wishes := make([]Wish, 0, pods)
+	for n := range pods {
+		pod := testPod(n, "vault", 3600)
+		pod.Name = fmt.Sprintf("deployment-5f7d8c9b6-%05d", n)
+		pod.UID = types.UID(fmt.Sprintf("a0b1c2d3-e4f5-4a6b-8c7d-%012d", n))
+		pod.Spec.Volumes[0].Name = fmt.Sprintf("kube-api-access-%05d", n)
+		pod.Spec.Containers = make([]corev1.Container, 1)
+		wishes = append(wishes, Desired(pod, SelectAll))
+	}
+	return wishes
+}
+
+func heap() float64 {
+	runtime.GC() // twice: what a sync.Pool holds survives the first
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
+}
