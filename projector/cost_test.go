@@ -15,17 +15,22 @@ import (
 type cost struct {
 	goroutines int
 	turns      int64 // of the owner: whatever wakes it, a timer, a ticker or an event, makes one
+	wakes      int   // moments at which it made any: in virtual time, what is done together takes none
 }
 
-func idle(t *testing.T, tokens int) (c cost) {
+func idle(t *testing.T, tokens int, sweep time.Duration) (c cost) {
 	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		root := openTestRoot(t, dir)
 		defer root.Close()
 		var turns atomic.Int64
+		moments := make(map[time.Time]bool) // the owner's alone, until it has ended
 		system, issue := rotation.SystemClock(), &issuer{now: time.Now}
-		p, err := New(Config{NodeName: "node", Root: root, Mint: issue.mint, NoWatches: true, Sweep: 1000 * time.Hour,
-			Clock: func() rotation.Time { turns.Add(1); return system() }})
+		p, err := New(Config{NodeName: "node", Root: root, Mint: issue.mint, NoWatches: true, Sweep: sweep, Clock: func() rotation.Time {
+			turns.Add(1)
+			moments[time.Now()] = true
+			return system()
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,20 +38,26 @@ func idle(t *testing.T, tokens int) (c cost) {
 		ended := make(chan error)
 		before := runtime.NumGoroutine()
 		go func() { ended <- p.Run(ctx) }()
-		var wishes []Wish
-		for n := range tokens {
+		p.Replace(nil)
+		for n := range tokens { // each at a moment of its own
 			pod := testPod(n, "vault", 1<<32) // due in 45 minutes or later, as any token is that lives for a day or longer
 			pod.Spec.Volumes = pod.Spec.Volumes[1:]
-			wishes = append(wishes, Desired(pod, SelectAll))
+			p.Apply(Desired(pod, SelectAll))
+			time.Sleep(100 * time.Millisecond)
 		}
-		p.Replace(wishes)
 		time.Sleep(time.Minute) // all are published, and the last jobs have ended
 		c.goroutines, c.turns = runtime.NumGoroutine()-before, turns.Load()
+		idle := time.Now()
 		time.Sleep(40 * time.Minute)
 		c.turns = turns.Load() - c.turns
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+		for at := range moments {
+			if at.After(idle) {
+				c.wakes++
+			}
 		}
 		if issue.requests() != tokens {
 			t.Errorf("%d requests for %d tokens", issue.requests(), tokens)
@@ -57,12 +68,23 @@ func idle(t *testing.T, tokens int) (c cost) {
 
 // TestNothingPerToken: tokens that are only held cost neither a goroutine nor a wake-up.
 func TestNothingPerToken(t *testing.T) {
-	few, many := idle(t, 2), idle(t, 500)
+	few, many := idle(t, 2, 1000*time.Hour), idle(t, 500, 1000*time.Hour)
 	// Goroutines of earlier tests may end meanwhile, and the time begins at another moment of a minute.
 	if many.goroutines > few.goroutines+10 || many.turns > few.turns+2 {
 		t.Errorf("%+v for 2 tokens, %+v for 500", few, many)
 	}
 	if few.turns < 33 || few.turns > 47 {
 		t.Errorf("%d turns in 40 minutes, want one a minute", few.turns)
+	}
+}
+
+// TestSweepWakesForManyAtOnce: that all are read every ten minutes costs a wake-up a minute, however many they are.
+func TestSweepWakesForManyAtOnce(t *testing.T) {
+	c := idle(t, 200, sweepEvery)
+	if c.turns < 4*200 {
+		t.Errorf("%d turns: not all of 200 volumes were read four times", c.turns)
+	}
+	if c.wakes > 40+40+5 { // those of 40 minutes without sweeps, and the parts of four
+		t.Errorf("%d wake-ups in 40 minutes", c.wakes)
 	}
 }

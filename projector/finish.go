@@ -192,7 +192,7 @@ func (s *state) rewatch(v *volume, h watchHandle, now time.Time) {
 	for _, fd := range v.watch.descriptors() {
 		delete(s.watched, fd)
 	}
-	v.watch, v.verifyAt = h, now.Add(s.sweepOf(h))
+	v.watch, v.verifyAt = h, v.sweepAt(now, s.sweepOf(h))
 	for _, fd := range h.descriptors() {
 		s.watched[fd] = v
 		v.hinted = v.hinted || s.stray[fd]

@@ -24,6 +24,7 @@ func (r *rig) spoilt(n int) (whole func() bool) {
 // The same again in the next episode.
 func TestWatchesRunOut(t *testing.T) {
 	r := settled(t, 50, 86400)
+	r.unswept()
 	for episode := range 2 {
 		r.blind = func(Key) error { return unix.ENOSPC }
 		for n := range 50 {

@@ -194,7 +194,7 @@ func TestLoneFailure(t *testing.T) {
 // TestStaleFailureOpensNothing: a request that was sent before one that succeeded.
 func TestStaleFailureOpensNothing(t *testing.T) {
 	r := settled(t, 2, 600)
-	r.s.sweep = 24 * time.Hour
+	r.unswept()
 	r.pass(480 * time.Second)
 	r.s.maxInFlight = 1
 	r.turn()
@@ -527,7 +527,8 @@ func TestHungRequestIsGivenUp(t *testing.T) {
 			r.turn()
 		}
 	}
-	r.s.sweep, r.s.metrics = 24*time.Hour, metrics.New("", "")
+	r.unswept()
+	r.s.metrics = metrics.New("", "")
 	hung := another()
 	r.answer = refusing(503, 0)
 	r.finish(another(hung))

@@ -80,6 +80,17 @@ func newRig(t testing.TB) *rig {
 	return r
 }
 
+// unswept has no volume read for a day without a reason.
+func (r *rig) unswept() {
+	r.s.sweep = 24 * time.Hour
+	for _, p := range r.s.pods {
+		for _, v := range p.volumes {
+			v.verifyAt = r.server().Add(r.s.sweep)
+			r.s.plan(v, r.server())
+		}
+	}
+}
+
 // server is the true time of the server.
 func (r *rig) server() time.Time { return r.now.Wall.Add(r.ahead) }
 

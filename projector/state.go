@@ -275,6 +275,17 @@ func (s *state) sweepOf(h watchHandle) time.Duration {
 	return s.sweep
 }
 
+// sweepParts is in how many parts a sweep goes through the volumes.
+const sweepParts = 10
+
+// sweepAt is when a volume that has just been looked at is read again without a hint: at the next moment of its part,
+// which is within that time. A machine with nothing else to do wakes for a part, not for a volume.
+func (v *volume) sweepAt(now time.Time, every time.Duration) time.Time {
+	part := time.Duration(v.seed().Phase(sweepParts)) * (every / sweepParts)
+	since := time.Duration(now.Add(-part).UnixNano()) % every
+	return now.Add(every - since)
+}
+
 // jump is by how much the server's time may move against the monotonic clock
 // before it counts as a step rather than as noise.
 const jump = 2 * time.Second
