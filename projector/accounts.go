@@ -3,6 +3,8 @@ package projector
 import (
 	"context"
 	"net/http"
+	"reflect"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -61,8 +63,9 @@ type accountRef struct{ namespace, name string }
 type account struct {
 	ref   accountRef
 	users map[*volume]bool
-	at    time.Time // server time of the next look-up
-	busy  bool      // one is in flight
+	alike [][]Source // of its volumes, those that came last; see share
+	at    time.Time  // server time of the next look-up
+	busy  bool       // one is in flight
 
 	gone     bool          // it does not exist
 	uid      types.UID     // as last looked up; "": never
@@ -94,6 +97,25 @@ func (s *state) joinAccount(v *volume, now rotation.Time) {
 		s.lookAt(a, s.server(now).Add(lookupGrace+first))
 	}
 	a.users[v], v.account = true, a
+	v.wish.Sources = a.share(v.wish.Sources)
+}
+
+// maxAlike is how many kinds of volumes an account's pods may have of which each is kept once.
+const maxAlike = 4
+
+// share returns sources that are the same as these, and another volume's already, if there are any lately. Nobody changes
+// them, and those that admission injects are the same in all pods of an account.
+func (a *account) share(sources []Source) []Source {
+	for _, known := range a.alike {
+		if reflect.DeepEqual(known, sources) {
+			return known
+		}
+	}
+	if len(a.alike) == maxAlike {
+		a.alike = slices.Delete(a.alike, 0, 1)
+	}
+	a.alike = append(a.alike, sources)
+	return sources
 }
 
 func (s *state) leaveAccount(v *volume) {

@@ -36,7 +36,7 @@ func (s *state) apply(w Wish, now rotation.Time) {
 		return
 	}
 	if p == nil {
-		p = &pod{volumes: make(map[string]*volume)}
+		p = &pod{}
 		s.pods[w.UID] = p
 	}
 	s.applyTo(p, w, now)
@@ -53,6 +53,7 @@ func (s *state) leave(uid types.UID) {
 }
 
 func (s *state) applyTo(p *pod, w Wish, now rotation.Time) {
+	w.Volumes = slices.Clone(w.Volumes) // the caller's stay as they are; see share
 	p.wish = w
 	wanted := make(map[string]bool, len(w.Volumes))
 	for i := range w.Volumes {
@@ -63,8 +64,8 @@ func (s *state) applyTo(p *pod, w Wish, now rotation.Time) {
 		wanted[v.Name] = true
 		s.applyVolume(p, v, now)
 	}
-	for name, v := range p.volumes {
-		if wanted[name] || v.gone {
+	for _, v := range slices.Clone(p.volumes) { // of which some are forgotten here
+		if wanted[v.key.Volume] || v.gone {
 			continue
 		}
 		s.drop(v)
@@ -77,7 +78,7 @@ func (s *state) applyTo(p *pod, w Wish, now rotation.Time) {
 // Its directory stays until the pod's goes.
 func (s *state) abandon(v *volume) {
 	if !v.busy {
-		delete(v.pod.volumes, v.key.Volume)
+		v.pod.volumes = v.pod.volumes.without(v.key.Volume)
 		s.unwatch(v)
 	}
 }
@@ -99,18 +100,19 @@ func (s *state) takeWatches(v *volume) []watchHandle {
 }
 
 func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
-	v := p.volumes[wish.Name]
+	v := p.volumes.find(wish.Name)
 	if v == nil {
 		v = &volume{
 			key: Key{PodUID: p.wish.UID, Volume: wish.Name}, pod: p,
 			seen: now.Mono, since: s.server(now),
 		}
-		p.volumes[wish.Name] = v
+		p.volumes = p.volumes.with(v)
 	}
 	if len(v.tokens) > 0 && wish.Err == nil && !sameTokens(v.tokens, wish) {
 		wish = &Volume{Name: wish.Name, Err: volumeErrorf(ReasonInvalid, "its token sources have changed, which those of a pod never do; give the pod a new UID")}
 	}
 	v.wish, v.gone = wish, false
+	s.joinAccount(v, now)
 	if len(v.tokens) == 0 {
 		v.tokens = newTokens(v.key, wish)
 	}
@@ -120,7 +122,6 @@ func (s *state) applyVolume(p *pod, wish *Volume, now rotation.Time) {
 	if len(v.uses) == 0 {
 		s.watchObjects(v)
 	}
-	s.joinAccount(v, now)
 	server := s.server(now)
 	s.examine(v, server)
 	s.plan(v, server)
@@ -209,11 +210,11 @@ func (s *state) revive(p *pod, now rotation.Time) {
 	s.removals.Remove(p)
 	w := *p.again
 	s.blame(&p.fault, nil, nil)
-	next := &pod{volumes: make(map[string]*volume)}
+	next := &pod{}
 	s.pods[w.UID] = next
 	s.applyTo(next, w, now)
-	for name, v := range p.volumes {
-		if heir := next.volumes[name]; heir != nil {
+	for _, v := range p.volumes {
+		if heir := next.volumes.find(v.key.Volume); heir != nil {
 			s.inherit(heir, v)
 		} else {
 			s.unwatch(v)

@@ -76,7 +76,7 @@ func TestVolumeNames(t *testing.T) {
 		if len(r.requests) > 0 || len(r.files) > 0 {
 			t.Errorf("%q: %d requests, %d volumes on disk", name, len(r.requests), len(r.files))
 		}
-		if v := r.s.pods[w.UID].volumes[name]; v == nil || v.err == nil || v.err.Reason != ReasonInvalid {
+		if v := r.s.pods[w.UID].volumes.find(name); v == nil || v.err == nil || v.err.Reason != ReasonInvalid {
 			t.Errorf("%q is no error", name)
 		}
 	}

@@ -83,3 +83,38 @@ func heap() float64 {
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapAlloc)
 }
+
+// TestAlikeIsKeptOnce: what volumes of one account have word for word in common is kept once, and what the caller gave
+// stays as it was.
+func TestAlikeIsKeptOnce(t *testing.T) {
+	r := newRig(t)
+	r.s.lookUp = true
+	wishes := realWishes(2)
+	other := testPod(7, "vault", 7200)
+	other.Namespace = "other"
+	wishes = append(wishes, Desired(other, SelectAll), Desired(testPod(8, "vault", 7200), SelectAll))
+	given := make(map[types.UID]*Source)
+	for _, w := range wishes {
+		given[w.UID] = &w.Volumes[0].Sources[0]
+		r.s.apply(w, r.now)
+	}
+	kept := func(n, volume int) *Source { return &r.s.pods[wishes[n].UID].volumes[volume].wish.Sources[0] }
+	for volume := range 2 { // the first is "extra", the other the injected one
+		if kept(0, volume) != kept(1, volume) || kept(0, volume) == kept(2, volume) {
+			t.Errorf("volume %d: the same is kept twice, or another account's is taken", volume)
+		}
+	}
+	if kept(3, 0) == kept(0, 0) || kept(3, 0).Token.ExpirationSeconds != 7200 {
+		t.Errorf("another lifetime: %+v", kept(3, 0).Token)
+	}
+	for _, w := range wishes {
+		if &w.Volumes[0].Sources[0] != given[w.UID] {
+			t.Errorf("pod %s: what the caller gave was changed", w.Name)
+		}
+		for _, v := range r.s.pods[w.UID].volumes {
+			if v.tokens[0].source != v.wish.Sources[0].Token {
+				t.Errorf("%v: the token is of another source than the wish's", v.key)
+			}
+		}
+	}
+}

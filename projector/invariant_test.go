@@ -290,7 +290,7 @@ func (w *wander) wrongHeld() string {
 	}
 	for i, h := range w.s.held {
 		switch v := h.v; {
-		case v.pod.gone || v.pod.volumes[v.key.Volume] != v:
+		case v.pod.gone || v.pod.volumes.find(v.key.Volume) != v:
 			return fmt.Sprintf("volume %v is held, and nobody wants it", v.key)
 		case !h.t.held || slices.Contains(w.s.held[:i], h):
 			return fmt.Sprintf("a token of %v is held twice", v.key)

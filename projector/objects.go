@@ -76,25 +76,21 @@ func (s *state) watchObjects(v *volume) {
 		}
 		o := s.objects[src.Ref]
 		if o == nil {
-			o = &object{users: make(map[*volume]bool)}
+			o = &object{ref: src.Ref, users: make(map[*volume]bool)}
 			s.objects[src.Ref] = o
 			s.watching = append(s.watching, src.Ref)
 		}
 		o.users[v] = true
-		v.uses = append(v.uses, src.Ref)
+		v.uses = append(v.uses, o)
 	}
 }
 
 // releaseObjects ends that use; an object without users is watched no more.
 func (s *state) releaseObjects(v *volume) {
-	for _, ref := range v.uses {
-		o := s.objects[ref]
-		if o == nil {
-			continue
-		}
-		if delete(o.users, v); len(o.users) == 0 {
-			delete(s.objects, ref)
-			s.released = append(s.released, ref)
+	for _, o := range v.uses {
+		if delete(o.users, v); len(o.users) == 0 && s.objects[o.ref] == o {
+			delete(s.objects, o.ref)
+			s.released = append(s.released, o.ref)
 		}
 	}
 	v.uses = nil

@@ -304,10 +304,10 @@ func access(n int) Key { return Key{uid(n), "kube-api-access-x"} }
 func (r *rig) volume(k Key) *volume {
 	r.t.Helper()
 	p := r.s.pods[k.PodUID]
-	if p == nil || p.volumes[k.Volume] == nil {
+	if p == nil || p.volumes.find(k.Volume) == nil {
 		r.t.Fatalf("volume %v is not known", k)
 	}
-	return r.s.pods[k.PodUID].volumes[k.Volume]
+	return r.s.pods[k.PodUID].volumes.find(k.Volume)
 }
 
 // settled has n lone pods published.

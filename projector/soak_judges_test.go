@@ -184,7 +184,7 @@ func (w *world) judgeEnd() {
 			continue
 		}
 		for _, t := range p.tokens {
-			v := w.s.pods[t.key.PodUID].volumes[t.key.Volume]
+			v := w.s.pods[t.key.PodUID].volumes.find(t.key.Volume)
 			if v == nil || v.condition() != "ready" && (w.content != nil || v.err == nil || v.err.Reason != ReasonMissing) {
 				w.fail("%v is not ready at the end: %+v", t.key, v)
 			}

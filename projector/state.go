@@ -84,7 +84,7 @@ type state struct {
 // pod is one pod that has, or had, something on disk.
 type pod struct {
 	wish    Wish
-	volumes map[string]*volume
+	volumes podVolumes
 	gone    bool  // wanted no more: its directory is to be removed
 	bare    bool  // only its directory was found, and nothing published in it
 	again   *Wish // what is wanted after all, once the jobs in flight have ended
@@ -95,6 +95,35 @@ type pod struct {
 	fault    string // that the latest failed by; see blame
 }
 
+// podVolumes are the volumes of a pod, sorted by name. Most pods have one or two, for which a map is large.
+type podVolumes []*volume
+
+func (l podVolumes) search(name string) (at int, ok bool) {
+	return slices.BinarySearchFunc(l, name, func(v *volume, name string) int { return strings.Compare(v.key.Volume, name) })
+}
+
+// find returns the volume of that name; nil if there is none.
+func (l podVolumes) find(name string) *volume {
+	if at, ok := l.search(name); ok {
+		return l[at]
+	}
+	return nil
+}
+
+// with returns the volumes and one more, of a name that none of them has.
+func (l podVolumes) with(v *volume) podVolumes {
+	at, _ := l.search(v.key.Volume)
+	return slices.Insert(l, at, v)
+}
+
+// without returns the volumes but the one of that name.
+func (l podVolumes) without(name string) podVolumes {
+	if at, ok := l.search(name); ok {
+		return slices.Delete(l, at, at+1)
+	}
+	return l
+}
+
 // volume is one volume of one pod.
 type volume struct {
 	key  Key
@@ -102,15 +131,15 @@ type volume struct {
 	wish *Volume
 
 	tokens  []token
-	uses    []ObjectRef // it is a user of these objects
-	account *account    // and of this one; nil: of none
-	busy    bool        // a job is in flight
-	hinted  bool        // a hint came meanwhile
-	gone    bool        // not wanted any more; forgotten when the job ends
-	known   bool        // what is on disk has been read
-	whole   bool        // a version is published
-	version string      // its name
-	dirty   bool        // what is wanted differs from what is published
+	uses    []*object // it is a user of these objects; of one twice, perhaps
+	account *account  // and of this one; nil: of none
+	busy    bool      // a job is in flight
+	hinted  bool      // a hint came meanwhile
+	gone    bool      // not wanted any more; forgotten when the job ends
+	known   bool      // what is on disk has been read
+	whole   bool      // a version is published
+	version string    // its name
+	dirty   bool      // what is wanted differs from what is published
 
 	files   versionFiles         // the published version
 	refused []atomicwriter.Owner // owners that we may not give; few
@@ -218,6 +247,7 @@ type token struct {
 // object is what volumes are made of beside tokens: a configMap, a secret, trust
 // bundles, a node.
 type object struct {
+	ref   ObjectRef
 	users map[*volume]bool
 	known bool              // the first answer has come
 	data  map[string][]byte // nil: absent

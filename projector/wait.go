@@ -125,7 +125,7 @@ func (s *state) ready(uid types.UID, now time.Time) (bool, error) {
 	}
 	ready := true
 	for i := range p.wish.Volumes {
-		v := p.volumes[p.wish.Volumes[i].Name]
+		v := p.volumes.find(p.wish.Volumes[i].Name)
 		if v.ready(now) {
 			continue
 		}
@@ -155,7 +155,7 @@ func (s *state) lacks(uid types.UID, now time.Time) string {
 	}
 	var lacks []string
 	for i := range p.wish.Volumes {
-		if v := p.volumes[p.wish.Volumes[i].Name]; !v.ready(now) {
+		if v := p.volumes.find(p.wish.Volumes[i].Name); !v.ready(now) {
 			lacks = append(lacks, fmt.Sprintf("volume %q: %s", v.key.Volume, v.lacks()))
 		}
 	}
