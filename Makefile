@@ -6,12 +6,15 @@ GO          ?= go
 # What makes the image: buildah, podman or docker, whichever is there.
 BUILDER     ?= $(or $(notdir $(firstword $(shell command -v buildah podman docker))),buildah)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # FOR ends `make run` by itself and makes it judge (30s); 0s is until Ctrl-C.
 FOR       ?= 0s
 FUZZTIME  ?= 30s
 BENCHTIME ?= 1s
 BENCH     ?= .
+COUNT     ?= 1
+PKG       ?= ./...
 KILLS     ?= 500
 SEEDS     ?= 2000
 LIVES     ?= 10000
@@ -70,9 +73,16 @@ fuzz: ## every fuzz target for FUZZTIME (30s, or 3000x runs) each
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
 	done <<<"$$targets"
 
+# In one run, so that ratios hold: the kubelet's AtomicWriter and the real API server of the nested module are in it.
 .PHONY: bench
-bench: ## every benchmark, BENCHTIME (1s) each; BENCH is a pattern
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+bench: ## every benchmark, COUNT (1) times BENCHTIME (1s) each, for benchstat; BENCH is a pattern
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -count $(COUNT) ./...
+	cd test/conformance && $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -count $(COUNT) -timeout 40m . ./kubelet
+
+.PHONY: bench-compare
+bench-compare: COUNT = 6
+bench-compare: ## benchmarks of BASE=revision and of the work tree, alternately, COUNT (6) times, compared; PKG (./...), BENCH
+	@GO='$(GO)' BASE='$(BASE)' PKG='$(PKG)' BENCH='$(BENCH)' BENCHTIME='$(BENCHTIME)' COUNT='$(COUNT)' BENCHSTAT='$(BENCHSTAT)' .ci/bench-compare
 
 .PHONY: conformance
 conformance: ## against a real kube-apiserver and etcd, and the kubelet's own code
