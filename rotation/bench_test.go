@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-var sizes = []int{100, 10_000, 1_000_000}
+var sizes = []int{100, 1_000, 10_000, 100_000, 1_000_000}
 
 // filled holds n keys that are due over the hour that follows the epoch.
 func filled(n int) *Queue[int] {
@@ -25,7 +25,7 @@ func scattered(i int) time.Time {
 // BenchmarkQueueSet moves one key of a full queue, later or earlier.
 func BenchmarkQueueSet(b *testing.B) {
 	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("held=%d", n), func(b *testing.B) {
 			q, i := filled(n), 0
 			b.ReportAllocs()
 			for b.Loop() {
@@ -41,7 +41,7 @@ func BenchmarkQueueSet(b *testing.B) {
 // an hour: what the owner does for each refresh.
 func BenchmarkQueueRotate(b *testing.B) {
 	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("held=%d", n), func(b *testing.B) {
 			q := filled(n)
 			b.ReportAllocs()
 			now := epoch
@@ -60,7 +60,7 @@ func BenchmarkQueueRotate(b *testing.B) {
 // BenchmarkQueueRemove takes one key out of a full queue and puts it back.
 func BenchmarkQueueRemove(b *testing.B) {
 	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("held=%d", n), func(b *testing.B) {
 			q, i := filled(n), 0
 			b.ReportAllocs()
 			for b.Loop() {
