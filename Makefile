@@ -21,6 +21,9 @@ LIVES     ?= 10000
 PODS      ?= 110,1000,10000
 BURST     ?= 110,250
 ROUNDS    ?= 5
+PRESSED   ?= 1000
+FRESH     ?= 250
+PRESSED_FOR ?= 5m
 
 # Outside a usable git checkout the version is dev and nothing is stamped.
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -106,7 +109,7 @@ outages: ## measure outages of three minutes, of each kind, with 110 pods: a tab
 	$(GO) test -tags outages -count=1 -timeout 20m -v ./test/outages
 
 .PHONY: load
-load: load-node load-burst ## what nodes of many pods cost: tables and plots, in a quarter of an hour
+load: load-node load-burst load-pressed ## what nodes of many pods cost: tables and plots, in a quarter of an hour
 
 .PHONY: load-node
 load-node: FOR = 90s
@@ -117,6 +120,10 @@ load-node: build-load ## nodes of PODS (110,1000,10000) pods, each watched for F
 load-burst: build-load ## ROUNDS (5) bursts of BURST (110,250) pods on a real API server, and the floor
 	cd test/conformance && $(GO) run ./cmd/beside load $(CURDIR)/bin/load burst --pods $(BURST) --rounds $(ROUNDS) \
 		--daemon $(CURDIR)/bin/token-projector --kubeconfig ADMIN --node-kubeconfig NODE
+
+.PHONY: load-pressed
+load-pressed: build-load ## PRESSED (1000) pods on a server of 50 TokenRequests per second, in PRESSED_FOR (5m), and FRESH (250) more
+	bin/load pressed --pods $(PRESSED) --fresh $(FRESH) --for $(PRESSED_FOR)
 
 .PHONY: build-load
 build-load: build

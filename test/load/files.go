@@ -37,6 +37,7 @@ type file struct {
 
 // refresh is one token that took another's place.
 type refresh struct {
+	of   *file
 	at   time.Time
 	late time.Duration // after 80 % of the lifetime of the other; below 0 it was earlier
 	life time.Duration // of the other
@@ -155,7 +156,7 @@ func (f *file) accept(content []byte, err error, seen time.Time, done *[]refresh
 	if before := f.claims.Lifetime; f.first.IsZero() {
 		f.first = seen
 	} else {
-		*done = append(*done, refresh{at: seen, late: seen.Sub(before.Issued.Add(limit(before.TTL()))), life: before.TTL()})
+		*done = append(*done, refresh{of: f, at: seen, late: seen.Sub(before.Issued.Add(limit(before.TTL()))), life: before.TTL()})
 	}
 	f.sum, f.claims = sum, claims
 }

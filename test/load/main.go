@@ -21,7 +21,7 @@ type options struct {
 	node                       string
 	pods                       []int
 	length                     time.Duration
-	rounds                     int
+	rounds, fresh, rate        int
 	out                        string
 }
 
@@ -33,8 +33,9 @@ var plays = map[string]struct {
 	pods []int
 	long time.Duration
 }{
-	"node":  {playNode, []int{110, 1_000, 10_000}, 90 * time.Second},
-	"burst": {playBurst, []int{110, 250}, 0},
+	"pressed": {playPressed, []int{1_000}, 5 * time.Minute},
+	"node":    {playNode, []int{110, 1_000, 10_000}, 90 * time.Second},
+	"burst":   {playBurst, []int{110, 250}, 0},
 }
 
 func main() {
@@ -69,13 +70,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func parse(args []string, stderr io.Writer) (play, *options, error) {
 	if len(args) == 0 {
-		return nil, nil, errors.New("which one: node or burst?")
+		return nil, nil, errors.New("which one: node, burst or pressed?")
 	}
 	p, ok := plays[args[0]]
 	if !ok {
-		return nil, nil, fmt.Errorf("%q: there are node and burst", args[0])
+		return nil, nil, fmt.Errorf("%q: there are node, burst and pressed", args[0])
 	}
-	o := &options{}
+	o := &options{rounds: 1, rate: 1} // of the other subcommands
 	f := pflag.NewFlagSet("load "+args[0], pflag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&o.daemon, "daemon", "bin/token-projector", "path of token-projector")
@@ -88,6 +89,10 @@ func parse(args []string, stderr io.Writer) (play, *options, error) {
 		f.IntVar(&o.rounds, "rounds", 5, "bursts of each size")
 	} else {
 		f.DurationVar(&o.length, "for", p.long, "length of the part that is watched, for each number of pods")
+	}
+	if args[0] == "pressed" {
+		f.IntVar(&o.fresh, "fresh", 250, "pods that come while tokens are due")
+		f.IntVar(&o.rate, "rate", 50, "TokenRequests that the server grants per second")
 	}
 	f.StringVar(&o.out, "out", "", "directory for plots (default: none)")
 	if err := f.Parse(args[1:]); err != nil {
@@ -111,8 +116,8 @@ func (o *options) check(long bool) error {
 	if (o.kubeconfig == "") != (o.nodeKubeconfig == "") {
 		return errors.New("--kubeconfig and --node-kubeconfig belong together")
 	}
-	if o.rounds < 1 && !long {
-		return fmt.Errorf("--rounds %d: must be 1 at least", o.rounds)
+	if o.rate < 1 || o.fresh < 0 || o.rounds < 1 {
+		return fmt.Errorf("--rate %d, --fresh %d, --rounds %d: too small", o.rate, o.fresh, o.rounds)
 	}
 	if o.out != "" {
 		return os.MkdirAll(o.out, 0o755)

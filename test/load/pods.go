@@ -51,7 +51,7 @@ func (w *world) pod(i int, life time.Duration) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint("load-", i)},
 		Spec: corev1.PodSpec{
-			NodeName: w.o.node,
+			NodeName: w.o.node, AutomountServiceAccountToken: new(!w.single),
 			Containers: []corev1.Container{{
 				Name: "main", Image: "registry.example/app:1",
 				VolumeMounts: []corev1.VolumeMount{{Name: "vault", MountPath: "/var/run/secrets/vault"}},

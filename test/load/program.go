@@ -48,10 +48,15 @@ func start(words []string, log io.Writer, path string, args ...string) (*program
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	go p.follow(r, words)
+	read := make(chan struct{})
+	go func() {
+		p.follow(r, words)
+		close(read)
+	}()
 	go func() {
 		p.err = p.cmd.Wait()
 		w.Close()
+		<-read
 		close(p.done)
 	}()
 	return p, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,7 +34,8 @@ type world struct {
 	server                     *program // nil: a real one, which is not ours
 	daemon                     *daemon  // nil: none was started
 	client                     kubernetes.Interface
-	created                    int // pods so far
+	created                    int  // pods so far
+	single                     bool // pods have no injected token
 	pods                       []*corev1.Pod
 }
 
@@ -133,6 +135,7 @@ func (w *world) close() (err error) {
 			w.client.CoreV1().Namespaces().Delete(context.Background(), namespace, metav1.DeleteOptions{}))
 	}
 	if w.server != nil {
+		_ = w.server.cmd.Process.Signal(syscall.SIGCONT) // it may have been stopped
 		err = errors.Join(err, w.server.stop())
 		w.server.kill()
 	}
