@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -94,7 +95,7 @@ func parse(args []string, stderr io.Writer) (play, *options, error) {
 		f.IntVar(&o.fresh, "fresh", 250, "pods that come while tokens are due")
 		f.IntVar(&o.rate, "rate", 50, "TokenRequests that the server grants per second")
 	}
-	f.StringVar(&o.out, "out", "", "directory for plots (default: none)")
+	f.StringVar(&o.out, "out", "", "directory for plots, and the daemons' log (default: none)")
 	if err := f.Parse(args[1:]); err != nil {
 		return nil, nil, err
 	}
@@ -120,7 +121,7 @@ func (o *options) check(long bool) error {
 		return fmt.Errorf("--rate %d, --fresh %d, --rounds %d: too small", o.rate, o.fresh, o.rounds)
 	}
 	if o.out != "" {
-		return os.MkdirAll(o.out, 0o755)
+		return errors.Join(os.MkdirAll(o.out, 0o755), os.RemoveAll(filepath.Join(o.out, daemonLog)))
 	}
 	return nil
 }

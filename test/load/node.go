@@ -169,7 +169,7 @@ func (w *world) restart(ctx context.Context, r *reader) (s restart, err error) {
 	}
 	s.ready = time.Since(d.started)
 	var m families
-	err = d.await(ctx, "all tokens to be adopted", 50*time.Millisecond, func() (bool, error) {
+	err = d.await(ctx, "all tokens to be adopted", 200*time.Millisecond, func() (bool, error) {
 		m, err = d.scrape()
 		return err == nil && m.sum("tokens", "fresh") >= float64(len(r.files)), err
 	})

@@ -25,6 +25,9 @@ const patience = 2 * time.Minute
 // namespace is where the pods are.
 const namespace = "token-projector-load"
 
+// daemonLog is the file for what all daemons say.
+const daemonLog = "daemon.log"
+
 // world is a server, a daemon and the daemon's root.
 type world struct {
 	o                          *options
@@ -54,7 +57,7 @@ func (w *world) begin(ctx context.Context, flags []string) (err error) {
 	}
 	w.root = filepath.Join(w.dir, "root")
 	if w.o.out != "" {
-		if w.log, err = os.OpenFile(filepath.Join(w.o.out, "daemon.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
+		if w.log, err = os.OpenFile(filepath.Join(w.o.out, daemonLog), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
 			return err
 		}
 	}
