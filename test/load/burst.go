@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,18 +21,18 @@ import (
 
 // burst is some rounds with one number of pods.
 type burst struct {
-	pods   int
-	took   []time.Duration // from the POST of a pod to each of its tokens, of all rounds
-	rounds []round
+	pods    int
+	took    []time.Duration // from the POST of a pod to each of its tokens, of all rounds
+	rounds  []round
+	refused map[string]float64 // TokenRequests of the daemon, by code: a real server may not know of a pod yet that it has shown
 }
 
 // round is one burst, and the floor beside it.
 type round struct {
-	p99     time.Duration // of the tokens of this round
-	create  time.Duration // from the first POST to the last answer
-	whole   time.Duration // from the first POST to the last token
-	floor   time.Duration // bare time of as many TokenRequests
-	refused int           // TokenRequests of the daemon: a real server may not know of a pod yet that it has shown
+	p99    time.Duration // of the tokens of this round
+	create time.Duration // from the first POST to the last answer
+	whole  time.Duration // from the first POST to the last token
+	floor  time.Duration // bare time of as many TokenRequests
 }
 
 // kubelet is the p99 of the kubelet 1.37 on another machine of two cores, with the same pods, server and reader.
@@ -59,7 +60,7 @@ func playBurst(ctx context.Context, o *options, out io.Writer) (err error) {
 	var wrong []string
 	// The first of all goes uncounted: connections are made in it, and the server's caches filled.
 	for _, n := range slices.Concat([]int{0}, o.pods) {
-		b := &burst{pods: max(n, o.pods[0])}
+		b := &burst{pods: max(n, o.pods[0]), refused: map[string]float64{}}
 		for i := 0; i < o.rounds && (n > 0 || i < 1); i++ {
 			w, err := b.play(ctx, w, floor)
 			if err != nil {
@@ -107,11 +108,14 @@ func (b *burst) play(ctx context.Context, w *world, floor kubernetes.Interface) 
 	if err != nil {
 		return nil, err
 	}
-	granted := after.sum("token_requests_total", "201") - before.sum("token_requests_total", "201")
-	if granted != float64(2*b.pods) {
-		wrong = append(wrong, fmt.Sprintf("%.0f TokenRequests were granted for %d tokens", granted, 2*b.pods))
+	for code, n := range after.by("token_requests_total") {
+		switch n -= before.by("token_requests_total")[code]; {
+		case code == "201" && n != float64(2*b.pods):
+			wrong = append(wrong, fmt.Sprintf("%.0f TokenRequests were granted for %d tokens", n, 2*b.pods))
+		case code != "201" && n > 0:
+			b.refused[code] += n
+		}
 	}
-	one.refused = int(after.sum("token_requests_total", "") - before.sum("token_requests_total", "") - granted)
 	if one.floor, err = bare(ctx, floor, w.pods); err != nil {
 		return nil, err
 	}
@@ -217,7 +221,7 @@ func printBurst(out io.Writer, o *options, all []*burst) {
 	}
 	fmt.Fprintf(out, "\nOn %s; %d bursts of each size; %d requests in flight; the floor is their median.\n\n", server, o.rounds, inFlight)
 	row(out, "pods, tokens", "floor: s, requests/s", "POST to readable, s: 50 %, 95 %, 99 %, worst", "99 % ÷ floor (of each burst: least to most)",
-		"pods created, s", "first POST to last token, s; ÷ (pods created + floor)", "TokenRequests refused at first, in the worst burst", "kubelet: 99 %, s; ÷ ours")
+		"pods created, s", "first POST to last token, s; ÷ (pods created + floor)", "TokenRequests refused at first, per burst", "kubelet: 99 %, s; ÷ ours")
 	row(out, slices.Repeat([]string{"---"}, 8)...)
 	for _, b := range all {
 		slices.Sort(b.took)
@@ -225,9 +229,9 @@ func printBurst(out io.Writer, o *options, all []*burst) {
 		floor, create, whole := median(func(r round) time.Duration { return r.floor }), median(func(r round) time.Duration { return r.create }), median(func(r round) time.Duration { return r.whole })
 		p99 := percentile(b.took, 0.99)
 		ratios := b.of(func(r round) time.Duration { return r.p99 * time.Second / r.floor })
-		refused := 0
-		for _, r := range b.rounds {
-			refused = max(refused, r.refused)
+		refused := "none"
+		for _, code := range slices.Sorted(maps.Keys(b.refused)) {
+			refused = strings.TrimPrefix(refused+fmt.Sprintf(", %.1f × %s", b.refused[code]/float64(o.rounds), code), "none, ")
 		}
 		theirs := "not measured"
 		if k := kubelet[b.pods]; k > 0 {
@@ -235,6 +239,6 @@ func printBurst(out io.Writer, o *options, all []*burst) {
 		}
 		row(out, fmt.Sprintf("%d, %d", b.pods, 2*b.pods), fmt.Sprintf("%.3f, %.0f", floor.Seconds(), float64(2*b.pods)/floor.Seconds()),
 			seconds(b.took, 0.5, 0.95, 0.99, 1), fmt.Sprintf("%.2f (%.2f to %.2f)", p99.Seconds()/floor.Seconds(), ratios[0].Seconds(), ratios[len(ratios)-1].Seconds()),
-			fmt.Sprintf("%.3f", create.Seconds()), fmt.Sprintf("%.3f; %.2f", whole.Seconds(), whole.Seconds()/(create+floor).Seconds()), fmt.Sprint(refused), theirs)
+			fmt.Sprintf("%.3f", create.Seconds()), fmt.Sprintf("%.3f; %.2f", whole.Seconds(), whole.Seconds()/(create+floor).Seconds()), refused, theirs)
 	}
 }

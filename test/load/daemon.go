@@ -104,6 +104,17 @@ func (f families) sum(name, label string) (total float64) {
 	return total
 }
 
+// by is a family of counters by the values of its label.
+func (f families) by(name string) map[string]float64 {
+	counts := map[string]float64{}
+	for _, m := range f["token_projector_"+name].GetMetric() {
+		for _, l := range m.Label {
+			counts[l.GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return counts
+}
+
 // histogram is a family's only one.
 func (f families) histogram(name string) *dto.Histogram {
 	if m := f["token_projector_"+name].GetMetric(); len(m) == 1 {

@@ -57,6 +57,9 @@ token_projector_token_requests_total{code="429"} 3
 	if got := families(f).sum("token_requests_total", "429"); got != 3 {
 		t.Errorf("%v requests were refused, want 3", got)
 	}
+	if got := families(f).by("token_requests_total"); got["201"] != 7 || got["429"] != 3 || len(got) != 2 {
+		t.Errorf("by code: %v", got)
+	}
 	if h := families(f).histogram("nothing"); h.GetSampleCount() != 0 {
 		t.Error("a metric that is not there has observations")
 	}
