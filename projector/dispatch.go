@@ -85,6 +85,8 @@ func (s *state) mintNext(now rotation.Time) bool {
 	}
 	if probing {
 		s.outage.Probing(now.Mono)
+	} else {
+		s.pace.Sent(now.Mono)
 	}
 	s.startMint(w.v, w.t, now)
 	s.asked[len(s.asked)-1].probe = probing
@@ -104,6 +106,9 @@ func (s *state) nextMint(server time.Time, now rotation.Time) (w want, probing b
 	case s.outage.Open():
 		return s.probe(server), true
 	case !s.knowsTime(now):
+		return want{}, false
+	}
+	if ok, _ := s.pace.Ready(now.Mono); !ok {
 		return want{}, false
 	}
 	return s.popDue(server), false
@@ -239,7 +244,12 @@ func (s *state) wake(now rotation.Time) time.Duration {
 			pause = min(pause, at-now.Mono)
 		}
 		if (ok || s.refusing) && s.knowsTime(now) {
-			earlier(s.mints.Next(server))
+			ready, then := s.pace.Ready(now.Mono)
+			due, some := s.mints.Next(server)
+			if soonest := server.Add(then - now.Mono); !ready && due.Before(soonest) {
+				due = soonest
+			}
+			earlier(due, some)
 		}
 	}
 	return max(pause, 0)

@@ -3,6 +3,7 @@ package projector
 import (
 	"crypto/sha256"
 	"errors"
+	"net/http"
 	"slices"
 	"time"
 
@@ -55,10 +56,15 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	if failed == nil {
 		s.refused = nil
 	}
+	if failed == nil || !failed.ofServer() {
+		s.pace.Answered(now.Mono)
+		s.tellPace(now)
+	}
 	// Any answer that is not of an outage ends it, if it is news; one of refusals is ended by a success.
 	if failed == nil || !failed.ofServer() && !s.refusing && !s.foreseen(&j.v.tokens[j.token]) {
 		hanging := !s.refusing // a server that refuses answers promptly
 		if s.outage.Succeeded(j.sent.Mono) {
+			s.pace.Start(now.Mono)
 			s.release(failed == nil, now)
 			if hanging {
 				s.overtake(j.sent.Mono, failed == nil)
@@ -89,6 +95,10 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 	wasOpen, retryAfter := s.outage.Open(), failed.RetryAfter
 	ofServer := failed.ofServer()
 	t.blamed = t.blamed && ofServer
+	if failed.Code == http.StatusTooManyRequests && s.outage.Pressed(now.Mono, t.failures) {
+		s.press(j, t, failed, now)
+		return
+	}
 	foreseen := !ofServer && s.foreseen(t)
 	if !ofServer && !foreseen && !t.suspect && s.refusesAll(j.v, now.Mono) {
 		ofServer = true
@@ -103,6 +113,7 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 	} else if ofServer && s.outage.Failed(j.sent.Mono, now.Mono, retryAfter, t.suspect || t.blamed) {
 		if !wasOpen {
 			s.refusing = !failed.ofServer()
+			s.pace.Lift()
 			s.log.Warn("API server does not grant token requests; probing", zap.String("error", failed.Error()))
 		}
 		s.struck[j.request.Namespace] = true
@@ -111,13 +122,18 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 		}
 	} else {
 		t.suspect = t.suspect || failed.ofServer() && !t.blamed
-		t.failures++
-		pause := rotation.Backoff(t.seed, t.failures, t.life.Expires.Sub(server))
-		t.retryAt = server.Add(max(pause, min(failed.RetryAfter, time.Minute)))
+		s.backOff(t, failed, server)
 	}
 	if !j.early { // such a probe changes nothing yet
 		t.err = volumeErrorf(ReasonTokenRequest, "token %q (audience %q): %v; %s", t.source.Path, t.source.Audience, failed, failed.advice())
 	}
+}
+
+// backOff spaces the next attempt of a token that fails alone.
+func (s *state) backOff(t *token, failed *MintError, server time.Time) {
+	t.failures++
+	pause := rotation.Backoff(t.seed, t.failures, t.life.Expires.Sub(server))
+	t.retryAt = server.Add(max(pause, min(failed.RetryAfter, time.Minute)))
 }
 
 // found is what a disk job says of a volume's directory.

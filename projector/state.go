@@ -37,6 +37,8 @@ type state struct {
 	mono     time.Duration // local, at the same moment
 	doubtful bool          // the clock, at the same moment
 	outage   rotation.Outage
+	pace     rotation.Pace
+	slowed   time.Duration   // Mono, when a pressed server last refused a request, which was said; 0: it is not pressed
 	struck   map[string]bool // namespaces in which a request has failed in the outage that is open
 	// refused are the first volumes of which a token was refused since the last success on the node, and refusedAt, by the
 	// local clock, is when that began; see refusesAll. refusing: that is what the outage that is open is about.
@@ -283,6 +285,7 @@ func newState(c *Config) *state {
 		log: c.Log, metrics: c.Metrics, published: c.Published, events: c.Events, awaitStopped: c.AwaitStopped,
 		lookUp:   c.AccountUID != nil,
 		outage:   rotation.NewOutage(seed),
+		pace:     rotation.NewPace(seed),
 		pods:     make(map[types.UID]*pod),
 		idle:     make(map[types.UID]bool),
 		stopped:  make(map[types.UID]bool),

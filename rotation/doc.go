@@ -8,7 +8,8 @@
 //   - Queue holds keys until they are due, and then hands them out soonest
 //     deadline first.
 //   - Outage tells failures of the server, which all tokens of the node share,
-//     from failures of one token; Backoff spaces the latter.
+//     from failures of one token; Backoff spaces the latter. Pace spaces the requests to a
+//     server that has just been out, or that refuses what is too much for it.
 //
 // Nothing here is safe for concurrent use; one goroutine owns each value.
 package rotation

@@ -91,7 +91,7 @@ func (l Lifetime) Due(s Seed, wide bool) time.Time {
 // was there from born on: it was issued before a predecessor, asked for at once, could have been
 // due. One that came later is taken for its own successor; a zero born is unknown, and nobody's first.
 func (l Lifetime) First(born time.Time) bool {
-	return l.Issued.Before(born.Add(time.Duration((1-firstWindow)*float64(l.limit()))))
+	return l.Issued.Before(born.Add(time.Duration((1 - firstWindow) * float64(l.limit()))))
 }
 
 // DueAdopted is Due for a token found on disk, so that a restart moves

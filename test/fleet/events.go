@@ -21,6 +21,7 @@ type kind uint8
 
 const (
 	due      kind = iota // the token is to be asked for
+	again                // and once more
 	granted              // the answer is a token
 	failed               // the answer is a failure, or there is none
 	wake                 // the node may send its next probe

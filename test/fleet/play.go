@@ -30,6 +30,7 @@ type node struct {
 	run     uint32        // counts its starts
 	wakes   time.Duration // a wake is planned for then
 	outage  rotation.Outage
+	pace    rotation.Pace
 	tokens  float64 // of the kubelet's rate limit, as of filled
 	filled  time.Duration
 }
@@ -54,7 +55,7 @@ func play(s scenario, by func(*rand.Rand) rule) counts {
 		count: counts{requests: make([]int32, int(s.length/time.Second))},
 	}
 	for n := range f.nodes {
-		f.nodes[n] = node{outage: rotation.NewOutage(seed(uint32(n))), tokens: kubeletBurst}
+		f.nodes[n] = node{outage: rotation.NewOutage(seed(uint32(n))), pace: rotation.NewPace(seed(uint32(n))), tokens: kubeletBurst}
 		if s.restart {
 			f.events.add(s.event, event{what: restart, node: uint32(n)})
 		}
@@ -90,10 +91,15 @@ func (f *fleet) happen(e event, now time.Duration) {
 		if e.pod == t.pod {
 			f.due(e.token, t, now)
 		}
+	case again:
+		if e.pod == t.pod {
+			f.wait(e.token, t)
+			f.dispatch(t.node, now)
+		}
 	case granted, failed:
 		f.answered(e, t, now)
 	case wake:
-		if f.nodes[e.node].wakes == now {
+		if f.nodes[e.node].wakes <= now {
 			f.nodes[e.node].wakes = 0
 		}
 		f.dispatch(e.node, now)
@@ -128,6 +134,9 @@ func (f *fleet) dispatch(of uint32, now time.Duration) {
 		if may && n.outage.Open() && n.flying > 0 {
 			return // one probe at a time; its answer dispatches again
 		}
+		if may && !n.outage.Open() {
+			may, when = n.pace.Ready(now)
+		}
 		if may {
 			when = f.rule.pace(n, now)
 			may = when == now
@@ -138,6 +147,8 @@ func (f *fleet) dispatch(of uint32, now time.Duration) {
 		}
 		if n.outage.Open() {
 			n.outage.Probing(now)
+		} else {
+			n.pace.Sent(now)
 		}
 		if id, ok := n.pending.Pop(at(now)); ok {
 			f.ask(id, &f.tokens[id], now)
@@ -147,7 +158,7 @@ func (f *fleet) dispatch(of uint32, now time.Duration) {
 
 func (f *fleet) wakeAt(of uint32, then, now time.Duration) {
 	n := &f.nodes[of]
-	then = max(then, now+time.Millisecond)
+	then = max(then+time.Millisecond-1, now+time.Millisecond).Truncate(time.Millisecond) // as events are; not before
 	if n.wakes == 0 || then < n.wakes {
 		n.wakes = then
 		f.events.add(then, event{what: wake, node: of})
@@ -174,20 +185,21 @@ func (f *fleet) answered(e event, t *token, now time.Duration) {
 	n.flying--
 	current := e.pod == t.pod
 	if e.what == granted {
-		n.outage.Succeeded(e.sent)
+		n.pace.Answered(now)
+		if n.outage.Succeeded(e.sent) {
+			n.pace.Start(now)
+		}
 		if current {
 			f.hold(e, t, now)
 		}
 	} else {
 		f.count.failures++
-		retry, alone := f.rule.retry(now)
-		if !alone {
-			n.outage.Failed(e.sent, now, e.after, false)
-		}
+		retry, alone := f.rule.fail(n, e, t, f.ttl, now)
 		switch {
 		case !current:
 		case alone:
-			f.events.add(retry, event{what: due, node: e.node, token: e.token, pod: t.pod})
+			t.failed++
+			f.events.add(retry, event{what: again, node: e.node, token: e.token, pod: t.pod})
 		default:
 			f.wait(e.token, t)
 		}
@@ -204,14 +216,14 @@ func (f *fleet) hold(e event, t *token, now time.Duration) {
 	} else {
 		f.count.firsts++
 	}
-	t.wide, t.have, t.issued = wide, true, e.sent
+	t.wide, t.have, t.issued, t.failed = wide, true, e.sent, 0
 	f.events.add(f.rule.refresh(e.token, t, f.ttl), event{what: due, node: e.node, token: e.token, pod: t.pod})
 }
 
 // restarted: requests that were under way are lost, and each token is due when a starting daemon finds it so.
 func (f *fleet) restarted(of uint32, now time.Duration) {
 	n := &f.nodes[of]
-	*n = node{run: n.run + 1, outage: rotation.NewOutage(seed(of)), tokens: kubeletBurst, filled: now}
+	*n = node{run: n.run + 1, outage: rotation.NewOutage(seed(of)), pace: rotation.NewPace(seed(of)), tokens: kubeletBurst, filled: now}
 	for id := int(of); id < len(f.tokens); id += len(f.nodes) {
 		t := &f.tokens[id]
 		t.pod++ // what is planned is forgotten

@@ -32,7 +32,7 @@ func (r *result) settled() time.Duration { return r.created + 90*time.Second }
 
 // figures are a result's columns.
 func (r *result) figures() []string {
-	mean := r.mean(r.settled(), r.length)
+	mean := r.mean(r.settled(), r.before()) // an outage has a rate of its own
 	cells := []string{
 		r.name, r.rule, strconv.Itoa(r.total(0, r.length)), fmt.Sprintf("%.1f", mean),
 		fmt.Sprintf("%.2f", r.peak(r.settled(), r.before(), window)/mean), "", "", strconv.Itoa(r.expired), r.stale.Round(time.Second).String(),

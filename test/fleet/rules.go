@@ -20,6 +20,7 @@ type token struct {
 	have   bool          // it has one
 	born   time.Duration // its pod
 	issued time.Duration // of the one that it has
+	failed uint8         // requests for its successor, in a row, of those that were refused alone
 	due    time.Duration // since when it has been asked for
 }
 
@@ -29,8 +30,8 @@ type rule interface {
 	refresh(id uint32, t *token, ttl time.Duration) time.Duration
 	// adopt is when a token that a starting daemon finds is due; immediately if it keeps none.
 	adopt(id uint32, t *token, ttl, now time.Duration) time.Duration
-	// retry is when a failed request is sent again, if each token is retried for itself.
-	retry(now time.Duration) (at time.Duration, alone bool)
+	// fail takes in a failure of the node's request, and says when it is sent again, if the token is retried for itself.
+	fail(n *node, e event, t *token, ttl, now time.Duration) (at time.Duration, alone bool)
 	// patience is how long it waits for an answer.
 	patience() time.Duration
 	// pace is how soon after now the node may send its next request: the limit of a client's rate.
@@ -62,7 +63,26 @@ func (ours) adopt(id uint32, t *token, ttl, now time.Duration) time.Duration {
 	return max(now, l.DueAdopted(seed(id), t.wide, at(now)).Sub(epoch))
 }
 
-func (ours) retry(time.Duration) (time.Duration, bool)     { return 0, false }
+// fail: what projector does with a failure.
+func (ours) fail(n *node, e event, t *token, ttl, now time.Duration) (time.Duration, bool) {
+	wasOpen := n.outage.Open()
+	pressed := e.after > 0 && n.outage.Pressed(now, int(t.failed))
+	switch {
+	case pressed:
+		n.pace.Refused(e.sent, now)
+	case n.outage.Failed(e.sent, now, e.after, false):
+		if !wasOpen {
+			n.pace.Lift()
+		}
+		return 0, false
+	}
+	var left time.Duration
+	if t.have {
+		left = t.issued + ttl - now
+	}
+	return now + max(rotation.Backoff(seed(e.token), int(t.failed)+1, left), e.after), true
+}
+
 func (ours) patience() time.Duration                       { return giveUp }
 func (ours) pace(_ *node, now time.Duration) time.Duration { return now }
 
@@ -93,7 +113,9 @@ func (k *kubelet) refresh(_ uint32, t *token, ttl time.Duration) time.Duration {
 
 func (k *kubelet) adopt(_ uint32, _ *token, _, now time.Duration) time.Duration { return now }
 
-func (k *kubelet) retry(now time.Duration) (time.Duration, bool) { return now + k.sync(), true }
+func (k *kubelet) fail(_ *node, _ event, _ *token, _, now time.Duration) (time.Duration, bool) {
+	return now + k.sync(), true
+}
 
 // patience: none of its requests has a time-out but the server's own of a minute.
 func (k *kubelet) patience() time.Duration { return time.Minute }

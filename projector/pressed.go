@@ -1,0 +1,32 @@
+package projector
+
+import (
+	"time"
+
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// press takes in that a server which answers has refused a request as too many: the node asks more slowly, and the token
+// comes again soon.
+func (s *state) press(j *mintJob, t *token, failed *MintError, now rotation.Time) {
+	s.pace.Refused(j.sent.Mono, now.Mono)
+	s.backOff(t, failed, s.server(now))
+	s.tellPace(now)
+}
+
+// sayCalm is how long a server has refused nothing as too many before that is said: it may be pressed each minute.
+const sayCalm = 10 * time.Minute
+
+// tellPace says that the server is pressed, or is so no longer.
+func (s *state) tellPace(now rotation.Time) {
+	switch {
+	case s.pace.Pressed():
+		if s.slowed == 0 {
+			s.log.Warn("API server refuses part of the token requests as too many (429); asking more slowly")
+		}
+		s.slowed = max(now.Mono, 1)
+	case s.slowed > 0 && now.Mono-s.slowed > sayCalm:
+		s.log.Info("API server refuses no token requests any more as too many")
+		s.slowed = 0
+	}
+}
