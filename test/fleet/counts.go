@@ -9,6 +9,7 @@ type counts struct {
 	firsts   int     // tokens of new pods
 	pods     int     // that ended
 	renewed  int
+	last     time.Duration // when the last token of the pods that were there from the start came
 	expired  int           // tokens that had expired when their successor came
 	stale    time.Duration // the longest time that one had
 	late     time.Duration // the longest time from due to there

@@ -119,6 +119,37 @@ func TestRestartedFleet(t *testing.T) {
 	}
 }
 
+// TestRollingRestart: the daemons ask for nothing more than without any restart, whenever each starts anew.
+func TestRollingRestart(t *testing.T) {
+	quiet, rolling := played(t, named(t, "scale-up"), "daemon"), played(t, named(t, "rolling"), "daemon")
+	if a, b := quiet.total(0, 6*time.Hour), rolling.total(0, 6*time.Hour); b > a+5 || b < a-5 { // a request that was under way is lost, and sent again
+		t.Errorf("%d requests, and %d with restarts", a, b)
+	}
+	s := named(t, "rolling")
+	beside := played(t, s, "kubelet")
+	if n := beside.total(s.event, s.event+s.rolling); n < s.pods {
+		t.Errorf("the kubelets asked for %d of %d tokens", n, s.pods)
+	}
+}
+
+// TestPressedFleet: a server that refuses most at first gives all pods their tokens in less than three times the time that it needs.
+func TestPressedFleet(t *testing.T) {
+	s := named(t, "pressed")
+	c := played(t, s, "daemon")
+	least := time.Duration(float64(s.pods) / s.server.perSecond * float64(time.Second))
+	if c.failures == 0 || c.firsts != s.pods || c.last > 3*least || c.expired > 0 {
+		t.Errorf("%d refused, %d of %d pods have a token after %v, where %v is the least; %d expired", c.failures, c.firsts, s.pods, c.last, least, c.expired)
+	}
+}
+
+// TestRandom: the peak of what comes at random is near the mean for many requests, and far above it for few.
+func TestRandom(t *testing.T) {
+	few, many := random(1, 24*time.Hour), random(1000, 10*time.Minute)
+	if few < 2 || few > 4 || many < 1.01 || many > 1.1 {
+		t.Errorf("%.2f of few, %.2f of many", few, many)
+	}
+}
+
 // TestOutage: while the server is out a node asks once in a second at most; all is well again afterwards.
 func TestOutage(t *testing.T) {
 	s := named(t, "outage")
@@ -165,10 +196,10 @@ func TestPace(t *testing.T) {
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	var out, complaints bytes.Buffer
-	if code := run([]string{"--nodes", "10", "--pods", "200", "--for", "3h", "--out", filepath.Join(dir, "new")}, &out, &complaints); code != 0 {
+	if code := run([]string{"--nodes", "10", "--pods", "200", "--for", "3h", "--scenario", "restart", "--out", filepath.Join(dir, "new")}, &out, &complaints); code != 0 {
 		t.Fatalf("exit %d: %s", code, complaints.String())
 	}
-	if !strings.Contains(out.String(), "peak/mean") || strings.Count(out.String(), "\nrestart ") != len(rules) || strings.Contains(out.String(), "NaN") {
+	if !strings.Contains(out.String(), "peak ÷ mean") || strings.Count(out.String(), "\n| restart |") != len(rules) || strings.Contains(out.String(), "NaN") {
 		t.Errorf("printed %s", out.String())
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "new", "restart.csv"))

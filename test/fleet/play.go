@@ -15,7 +15,8 @@ type scenario struct {
 	lives       time.Duration // a pod's mean life, after which another takes its place; 0: for ever
 	length      time.Duration // of the run
 	event       time.Duration // when something happens to the whole fleet; 0: never
-	restart     bool          // what happens is that all daemons start anew
+	restart     bool          // what happens is that all daemons start anew,
+	rolling     time.Duration // one after another in this time; 0: at once
 	ttl         time.Duration // of each token
 	server      server
 }
@@ -57,7 +58,7 @@ func play(s scenario, by func(*rand.Rand) rule) counts {
 	for n := range f.nodes {
 		f.nodes[n] = node{outage: rotation.NewOutage(seed(uint32(n))), pace: rotation.NewPace(seed(uint32(n))), tokens: kubeletBurst}
 		if s.restart {
-			f.events.add(s.event, event{what: restart, node: uint32(n)})
+			f.events.add(s.event+s.rolling*time.Duration(n)/time.Duration(s.nodes), event{what: restart, node: uint32(n)})
 		}
 	}
 	for id := range f.tokens {
@@ -215,6 +216,9 @@ func (f *fleet) hold(e event, t *token, now time.Duration) {
 		wide = at(now).After(life(t, f.ttl).Limit()) // late, as after an outage
 	} else {
 		f.count.firsts++
+		if t.pod == 0 {
+			f.count.last = now
+		}
 	}
 	t.wide, t.have, t.issued, t.failed = wide, true, e.sent, 0
 	f.events.add(f.rule.refresh(e.token, t, f.ttl), event{what: due, node: e.node, token: e.token, pod: t.pod})

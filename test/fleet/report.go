@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"gonum.org/v1/plot"
@@ -28,20 +29,12 @@ type result struct {
 }
 
 // settled is when the first refreshes may begin: the requests of the creation are over.
-func (r *result) settled() time.Duration { return r.created + 90*time.Second }
-
-// figures are a result's columns.
-func (r *result) figures() []string {
-	mean := r.mean(r.settled(), r.before()) // an outage has a rate of its own
-	cells := []string{
-		r.name, r.rule, strconv.Itoa(r.total(0, r.length)), fmt.Sprintf("%.1f", mean),
-		fmt.Sprintf("%.2f", r.peak(r.settled(), r.before(), window)/mean), "", "", strconv.Itoa(r.expired), r.stale.Round(time.Second).String(),
+func (r *result) settled() time.Duration {
+	last := r.created
+	if r.lives == 0 {
+		last = max(last, r.last)
 	}
-	if r.event > 0 {
-		cells[5] = strconv.Itoa(r.total(r.after(), r.after()+time.Minute))
-		cells[6] = fmt.Sprintf("%.2f", r.peak(r.after(), r.length, window)/mean)
-	}
-	return cells
+	return min((last + 90*time.Second).Round(time.Second), r.before()-time.Minute)
 }
 
 // after is when the event is over.
@@ -55,21 +48,58 @@ func (r *result) before() time.Duration {
 	return r.length
 }
 
-var columns = []string{"scenario", "rule", "requests", "mean/s", "peak/mean", "in the minute after", "peak/mean after", "expired", "longest"}
+// heading is that of the table in docs/performance.md, and cells are a result's row of it.
+var heading = []string{"what happens", "by", "requests", "all pods had a token after", "peak ÷ mean", "in the minute after", "peak ÷ mean after", "tokens seen expired"}
 
+func (r *result) cells() []string {
+	mean := r.mean(r.settled(), r.before()) // an outage has a rate of its own
+	cells := []string{r.name, r.rule, grouped(r.total(0, r.length)), r.last.Round(time.Second).String(), ratio(r.peak(r.settled(), r.before(), window) / mean), "", "", grouped(r.expired)}
+	if r.expired > 0 {
+		cells[7] += fmt.Sprintf(", for %v at most", r.stale.Round(time.Second))
+	}
+	if r.event > 0 {
+		cells[5] = grouped(r.total(r.after(), r.after()+time.Minute))
+		cells[6] = ratio(r.peak(r.after(), r.length, window) / mean)
+	}
+	return cells
+}
+
+func ratio(x float64) string {
+	if x >= 10 {
+		return fmt.Sprintf("%.0f", x)
+	}
+	return fmt.Sprintf("%.2f", x)
+}
+
+// grouped writes a number with commas.
+func grouped(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%s,%03d", grouped(n/1000), n%1000)
+}
+
+// printTable prints the table in Markdown, and what is the least that any rule could reach.
 func printTable(w io.Writer, results []*result) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(cells []string) {
-		for _, cell := range cells {
-			fmt.Fprintf(t, "%s\t", cell)
-		}
-		fmt.Fprintln(t)
-	}
-	row(columns)
+	row := func(cells []string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
+	text := row(heading) + strings.Repeat("|---", len(heading)) + "|\n"
 	for _, r := range results {
-		row(r.figures())
+		text += row(r.cells())
 	}
-	return t.Flush()
+	r := results[len(results)-1]
+	rate := float64(r.scenario.pods) / (r.ttl.Seconds() * 0.8)
+	text += fmt.Sprintf("\nRequests at random, %.1f a second for %v: peak ÷ mean %s.\n", rate, r.length, ratio(random(rate, r.length)))
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// random is the peak over the mean of requests that come at random times.
+func random(rate float64, length time.Duration) float64 {
+	c, at := counts{requests: make([]int32, int(length/time.Second))}, rand.New(rand.NewPCG(1, 1))
+	for range int(rate * length.Seconds()) {
+		c.requests[at.IntN(len(c.requests))]++
+	}
+	return c.peak(0, length, window) / c.mean(0, length)
 }
 
 // writeCSV writes the requests of each window: its first second, and a column for each rule.

@@ -16,17 +16,21 @@ func scenarios(nodes, pods int, length time.Duration) []scenario {
 	}
 	mean := float64(pods) / (lifetime.Seconds() * 0.8)
 	half := length / 2
-	scaleUp, restarted, out, brief := base, base, base, base
+	scaleUp, restarted, rolling, out, pressed, brief := base, base, base, base, base, base
 	scaleUp.name, scaleUp.about = "scale-up", "all pods are created in one minute"
 	restarted.name, restarted.about = "restart", "then all daemons start anew at once"
 	restarted.event, restarted.restart = half, true
+	rolling.name, rolling.about = "rolling", "then the daemons start anew, one after another within an hour"
+	rolling.event, rolling.restart, rolling.rolling = half, true, time.Hour
 	out.name, out.about = "outage", "then the server is out for ten minutes; it answers ten times the mean rate"
 	out.event, out.server.outFrom, out.server.outUntil = half, half, half+10*time.Minute
 	out.server.perSecond, out.server.waiting = 10*mean, max(1, int(10*mean))
 	out.created = 10 * time.Minute
+	pressed.name, pressed.about = "pressed", "all pods are created in one minute, and the server answers ten times the mean rate"
+	pressed.server.perSecond, pressed.server.waiting = out.server.perSecond, out.server.waiting
 	brief.name, brief.about = "short-lived", "pods live ten minutes in the mean, and are replaced at once"
 	brief.lives = 10 * time.Minute
-	return []scenario{scaleUp, restarted, out, brief}
+	return []scenario{scaleUp, restarted, rolling, out, pressed, brief}
 }
 
 // rules are played beside each other.
