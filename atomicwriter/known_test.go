@@ -28,6 +28,8 @@ func TestRememberedLinks(t *testing.T) {
 		},
 		"a hard link":    func(dir, _ string) error { return replaceBy(unix.Link(dir+"/a", dir+"/x"), dir+"/x", dir+"/b") },
 		"data elsewhere": func(dir, _ string) error { return again(".", dir+"/"+dataLink) },
+		"remains":        func(dir, _ string) error { return os.Symlink("x", dir+"/"+tempLink) },
+		"stale link":     func(dir, _ string) error { return os.Symlink("..data/z", dir+"/z") },
 		"data gone":      func(dir, _ string) error { return os.Remove(dir + "/" + dataLink) },
 		"exchanged": func(dir, _ string) error {
 			return unix.Renameat2(unix.AT_FDCWD, dir+"/a", unix.AT_FDCWD, dir+"/b", unix.RENAME_EXCHANGE)

@@ -188,7 +188,7 @@ func (p *publication) run(files []File) (step string, err error) {
 // repair is what is done about a version that is right: steps 6, with the owners of the links, and 8.
 func (p *publication) repair() (step string, err error) {
 	step = "link"
-	if !p.seen.known {
+	if !p.seen.known || p.top.find(tempLink) != nil {
 		err = p.link()
 	}
 	if err == nil {
