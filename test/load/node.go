@@ -17,6 +17,9 @@ const (
 	vault = 10 * time.Minute
 	// settling is after the last token.
 	settling = 5 * time.Second
+	// idle is which part of the time of the refreshes nothing is due before them: half a minute, while the first injected
+	// token may be due after a minute and a half.
+	idle = 3
 )
 
 // nodeFigures are what one number of pods came to.
@@ -96,7 +99,7 @@ func (f *nodeFigures) rest(ctx context.Context, o *options) (wrong []string, err
 	if f.settled, err = costOf(w.daemon.cmd.Process.Pid); err != nil {
 		return nil, err
 	}
-	if err := w.pause(ctx, o.length/2); err != nil {
+	if err := w.pause(ctx, o.length/idle); err != nil {
 		return nil, err
 	}
 	if f.rested, err = costOf(w.daemon.cmd.Process.Pid); err != nil {

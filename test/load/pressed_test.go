@@ -43,6 +43,12 @@ func TestPressedJudge(t *testing.T) {
 	if want := []time.Duration{40 * time.Second, 115 * time.Second}; !slices.Equal(p.late, want) {
 		t.Errorf("late by %v, want %v", p.late, want)
 	}
+	fresh := &file{first: back.Add(30 * time.Second)}
+	r.files = []*file{late, soon, other, fresh}
+	p.serve(r, back)
+	if p.busy != 70*time.Second || p.served != 4 { // of the five refreshes, one came before and one after; and the fresh one's
+		t.Errorf("busy for %v with %d tokens, want 70s and 4", p.busy, p.served)
+	}
 	if p.left != 5*time.Second {
 		t.Errorf("%v left at the least, want 5s", p.left)
 	}

@@ -37,7 +37,7 @@ func seconds(sorted []time.Duration, parts ...float64) string {
 func row(out io.Writer, cells ...string) { fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | ")) }
 
 func printNode(out io.Writer, o *options, all []*nodeFigures) {
-	fmt.Fprintf(out, "\nRefreshes watched for %v; idle for %v.\n\n", o.length, o.length/2)
+	fmt.Fprintf(out, "\nRefreshes watched for %v; idle for %v.\n\n", o.length, o.length/idle)
 	line := func(name string, cell func(*nodeFigures) string) {
 		cells := []string{name}
 		for _, f := range all {
