@@ -27,6 +27,7 @@ type nodeFigures struct {
 	pods                     int
 	toDisk                   time.Duration // from the daemon's start to its last token
 	projectCPU               float64       // seconds of it
+	floor                    time.Duration // bare time of as many TokenRequests
 	settled                  cost          // before rest
 	rested                   cost          // after rest
 	restart                  restart
@@ -115,6 +116,13 @@ func (f *nodeFigures) rest(ctx context.Context, o *options) (wrong []string, err
 	}
 	if s := f.restart; s.requests+s.written+s.other > 0 {
 		wrong = append(wrong, fmt.Sprintf("a restart sent %.0f TokenRequests and wrote %.0f versions; %.0f on disk are others", s.requests, s.written, s.other))
+	}
+	client, err := w.nodeClient()
+	if err != nil {
+		return nil, err
+	}
+	if f.floor, err = bare(ctx, client, w.pods); err != nil {
+		return nil, err
 	}
 	return append(wrong, r.wrong()...), nil
 }

@@ -37,7 +37,7 @@ func seconds(sorted []time.Duration, parts ...float64) string {
 func row(out io.Writer, cells ...string) { fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | ")) }
 
 func printNode(out io.Writer, o *options, all []*nodeFigures) {
-	fmt.Fprintf(out, "\nRefreshes watched for %v; idle for %v.\n\n", o.length, o.length/idle)
+	fmt.Fprintf(out, "\nRefreshes watched for %v; idle for %v.\n\n", o.length, (o.length / idle).Round(time.Second))
 	line := func(name string, cell func(*nodeFigures) string) {
 		cells := []string{name}
 		for _, f := range all {
@@ -49,6 +49,9 @@ func printNode(out io.Writer, o *options, all []*nodeFigures) {
 	fmt.Fprintln(out, strings.Repeat("|---", len(all)+1)+"|")
 	line("all tokens on disk after the daemon's start: s, tokens/s, its CPU s", func(f *nodeFigures) string {
 		return fmt.Sprintf("%.2f, %.0f, %.2f", f.toDisk.Seconds(), float64(2*f.pods)/f.toDisk.Seconds(), f.projectCPU)
+	})
+	line("floor, as many TokenRequests by client-go: s, per s; ratio of the above", func(f *nodeFigures) string {
+		return fmt.Sprintf("%.2f, %.0f; %.2f", f.floor.Seconds(), float64(2*f.pods)/f.floor.Seconds(), f.toDisk.Seconds()/f.floor.Seconds())
 	})
 	line("resident MiB: after that, at rest, most ever", func(f *nodeFigures) string {
 		return fmt.Sprintf("%s, %s, %s", mib(f.settled.resident), mib(f.rested.resident), mib(f.rested.peak))
