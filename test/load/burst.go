@@ -36,7 +36,7 @@ type round struct {
 }
 
 // kubelet is the p99 of the kubelet 1.37 on another machine of two cores, with the same pods, server and reader.
-var kubelet = map[int]time.Duration{110: 2292 * time.Millisecond, 250: 7101 * time.Millisecond}
+var kubelet = map[int]time.Duration{30: 605 * time.Millisecond, 110: 2292 * time.Millisecond, 250: 7101 * time.Millisecond}
 
 // playBurst measures all numbers of pods and prints a row for each.
 func playBurst(ctx context.Context, o *options, out io.Writer) (err error) {
