@@ -118,3 +118,26 @@ func TestAlikeIsKeptOnce(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkLargeObject is how long the owner compares what 110 volumes hold with what they should, when a configMap of a MiB
+// is part of each: as it does when that changes, and for one volume with each of its tokens and looks.
+func BenchmarkLargeObject(b *testing.B) {
+	r := newRig(b)
+	for n := range 110 {
+		pod := lonePod(n, 3600)
+		sources := &pod.Spec.Volumes[0].Projected.Sources
+		*sources = append(*sources, settingsSource(KindConfigMap, "c", false))
+		r.apply(pod)
+	}
+	r.s.replace(r.wishes(), r.now)
+	r.s.touch(settingsRef(KindConfigMap), map[string][]byte{"k": make([]byte, 1<<20)}, r.now)
+	r.drain()
+	for b.Loop() {
+		for n := range 110 {
+			v := r.volume(extra(n))
+			if r.s.examine(v, r.s.now); v.dirty || !v.whole {
+				b.Fatal("not as published")
+			}
+		}
+	}
+}

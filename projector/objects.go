@@ -2,6 +2,7 @@ package projector
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/pem"
 	"maps"
 	"slices"
@@ -107,7 +108,22 @@ func (s *state) touch(ref ObjectRef, data map[string][]byte, now rotation.Time) 
 	if same {
 		return
 	}
+	o.sums = nil
 	s.reexamine(o, now)
+}
+
+// sum is the hash of a key's data. It is computed once, however many volumes look at it however often: the data may be
+// a megabyte, and the owner waits for it.
+func (o *object) sum(key string) [32]byte {
+	sum, ok := o.sums[key]
+	if !ok {
+		if o.sums == nil {
+			o.sums = make(map[string][32]byte)
+		}
+		sum = sha256.Sum256(o.data[key])
+		o.sums[key] = sum
+	}
+	return sum
 }
 
 // untouchable takes in why an object cannot be read, or that it can again, which

@@ -124,14 +124,29 @@ func (v *volume) soonest(none time.Time) time.Time {
 // content is what a volume should hold, as far as its sources can say now.
 type content struct {
 	files   map[string]atomicwriter.File
-	from    map[string]int    // which source gave a path: its number, from 1
-	tokens  map[string]*token // of paths that are a token's, and no later source's
-	missing *VolumeError      // the first source that cannot be had; nil if none is known
-	partial bool              // some source cannot be had, or not yet
+	from    map[string]int       // which source gave a path: its number, from 1
+	tokens  map[string]*token    // of paths that are a token's, and no later source's
+	keys    map[string]objectKey // of paths that hold a key's data as it is, and no later source's
+	missing *VolumeError         // the first source that cannot be had; nil if none is known
+	partial bool                 // some source cannot be had, or not yet
 
 	of     *volume
 	source int // that is being evaluated
 	owner  func(user *int64) atomicwriter.Owner
+}
+
+// objectKey names a part of an object.
+type objectKey struct {
+	object *object
+	key    string
+}
+
+// sum is the hash of a file that has its data.
+func (c *content) sum(path string) [32]byte {
+	if k, ok := c.keys[path]; ok {
+		return k.object.sum(k.key)
+	}
+	return sha256.Sum256(c.files[path].Data)
 }
 
 // resolve evaluates the sources in order; a later one overwrites an earlier
@@ -222,6 +237,16 @@ func (c *content) add(user *int64, f atomicwriter.File) {
 func (c *content) put(f atomicwriter.File) {
 	c.files[f.Path], c.from[f.Path] = f, c.source
 	delete(c.tokens, f.Path)
+	delete(c.keys, f.Path)
+}
+
+// addKey adds a key's data as it is.
+func (c *content) addKey(user *int64, f atomicwriter.File, o *object, key string) {
+	c.add(user, f)
+	if c.keys == nil {
+		c.keys = make(map[string]objectKey)
+	}
+	c.keys[f.Path] = objectKey{o, key}
 }
 
 func (c *content) fail(err *VolumeError) {
@@ -319,12 +344,17 @@ func (c *content) addData(src *ObjectSource, o *object) {
 	}
 	if src.Items == nil {
 		for key, data := range o.data {
-			c.add(src.User, atomicwriter.File{Path: key, Data: data, Mode: src.Mode})
+			c.addKey(src.User, atomicwriter.File{Path: key, Data: data, Mode: src.Mode}, o, key)
 		}
 	}
 	for _, item := range src.Items {
-		if data, ok := item.of(src, o); ok {
-			c.add(item.User, atomicwriter.File{Path: item.Path, Data: data, Mode: item.Mode})
+		data, ok := item.of(src, o)
+		file := atomicwriter.File{Path: item.Path, Data: data, Mode: item.Mode}
+		switch _, there := o.data[item.Key]; {
+		case ok && there && item.Divisor == nil:
+			c.addKey(item.User, file, o, item.Key)
+		case ok:
+			c.add(item.User, file)
 		}
 	}
 }
@@ -350,7 +380,7 @@ func (c *content) differs(v *volume) bool {
 	}
 	for path, f := range c.files {
 		old, ok := v.files.find(path)
-		if !ok || f.Mode != old.mode || *f.Owner != old.owner || f.Keep == nil && sha256.Sum256(f.Data) != old.sum {
+		if !ok || f.Mode != old.mode || *f.Owner != old.owner || f.Keep == nil && c.sum(path) != old.sum {
 			return true
 		}
 	}

@@ -251,9 +251,10 @@ type token struct {
 type object struct {
 	ref   ObjectRef
 	users map[*volume]bool
-	known bool              // the first answer has come
-	data  map[string][]byte // nil: absent
-	err   string            // why it cannot be read; data is then the last one
+	known bool                // the first answer has come
+	data  map[string][]byte   // nil: absent
+	sums  map[string][32]byte // of data, as far as they were asked for
+	err   string              // why it cannot be read; data is then the last one
 	// refused: err is the server's word about this object, not an outage that
 	// the tokens will tell of if it lasts.
 	refused bool
