@@ -268,7 +268,7 @@ func TestRefusedAlone(t *testing.T) {
 				at = append(at, q.at.Sub(begin))
 			}
 		}
-		if len(at) < 15 || len(at) > 30 || at[4] > 16*time.Second || at[1] < 300*time.Millisecond {
+		if len(at) < 15 || len(at) > 30 || at[4] > 3*time.Second || at[1] < 60*time.Millisecond {
 			t.Fatalf("%d: %d attempts in half an hour: %v", code, len(at), at)
 		}
 		for i := 2; i < len(at); i++ {

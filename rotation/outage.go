@@ -90,10 +90,11 @@ func (o *Outage) postpone(now, atLeast time.Duration) {
 
 // Retries of one token that fails alone: from firstRetry, doubling, to
 // lastRetry, never giving up. The first ones are fast, because a 403 or 404
-// at a pod's start is usually a cache that lags; the cap is the kubelet's
+// at a pod's start is usually a cache that lags by some ten milliseconds, and a container
+// waits for the token; the kubelet's first is 500 ms. The cap is the kubelet's
 // (pkg/util/goroutinemap/exponentialbackoff).
 const (
-	firstRetry = 500 * time.Millisecond
+	firstRetry = 100 * time.Millisecond
 	lastRetry  = 2 * time.Minute
 )
 

@@ -164,13 +164,13 @@ func TestOutageReopens(t *testing.T) {
 	}
 }
 
-// TestBackoffLadder: doubling from 500 ms to 2 min, less up to a quarter, never
+// TestBackoffLadder: doubling from 100 ms to 2 min, less up to a quarter, never
 // shorter than the attempt before, for any seed.
 func TestBackoffLadder(t *testing.T) {
 	for i := range 2000 {
 		s := NewSeed(fmt.Sprint(i))
-		rung, before := 500*ms, time.Duration(0)
-		for n := 1; n <= 12; n++ {
+		rung, before := 100*ms, time.Duration(0)
+		for n := 1; n <= 14; n++ {
 			got := Backoff(s, n, 0)
 			if got > rung || got < rung*3/4 {
 				t.Fatalf("seed %d: failure %d: %v, want [%v, %v]", i, n, got, rung*3/4, rung)
@@ -181,7 +181,7 @@ func TestBackoffLadder(t *testing.T) {
 			before, rung = got, min(2*rung, 2*time.Minute)
 		}
 		for _, n := range []int{-1, 0} {
-			if got := Backoff(s, n, 0); got > 500*ms || got < 375*ms {
+			if got := Backoff(s, n, 0); got > 100*ms || got < 75*ms {
 				t.Fatalf("%d failures: %v", n, got)
 			}
 		}
@@ -194,12 +194,13 @@ func TestBackoffLadder(t *testing.T) {
 }
 
 // TestBackoffShortensTowardsExpiry: within a quarter of what is left, but not
-// within less than 375 ms.
+// within less than 75 ms.
 func TestBackoffShortensTowardsExpiry(t *testing.T) {
 	for i := range 500 {
 		s := NewSeed(fmt.Sprint(i))
 		for remaining, most := range map[time.Duration]time.Duration{
-			1:               500 * ms,
+			1:               100 * ms,
+			200 * ms:        100 * ms,
 			2 * second:      500 * ms,
 			4 * second:      second,
 			time.Minute:     15 * second,
@@ -215,11 +216,11 @@ func TestBackoffShortensTowardsExpiry(t *testing.T) {
 
 // TestBackoffSpreads: pods that fail together do not retry together.
 func TestBackoffSpreads(t *testing.T) {
-	const n, buckets = 10_000, 50
+	const n, buckets, longest = 10_000, 50, firstRetry << 4
 	var count [buckets]int
 	for i := range n {
 		got := Backoff(NewSeed("pod", fmt.Sprint(i)), 5, 0)
-		count[min(int((8*second-got)*buckets/(2*second)), buckets-1)]++
+		count[min(int((longest-got)*buckets/(longest/4)), buckets-1)]++
 	}
 	even(t, count[:], n)
 }
