@@ -21,7 +21,7 @@ func TestFeedKeepsWhatIsRead(t *testing.T) {
 	pod.Labels = map[string]string{"app": "web"}
 	pod.Annotations = map[string]string{"last-applied": fat, "read": "me"}
 	pod.Spec.Containers = []corev1.Container{{Name: "main", Env: []corev1.EnvVar{{Name: "E", Value: fat}}}}
-	pod.ManagedFields = []metav1.ManagedFieldsEntry{{FieldsV1: &metav1.FieldsV1{Raw: []byte(fat)}}}
+	pod.ManagedFields = []metav1.ManagedFieldsEntry{{FieldsV1: metav1.NewFieldsV1(fat)}}
 	pod.Status.Message = fat
 	named := func(path, field string) corev1.DownwardAPIVolumeFile {
 		return corev1.DownwardAPIVolumeFile{Path: path, FieldRef: &corev1.ObjectFieldSelector{FieldPath: field}}
