@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
 
-// document is the page that lists every metric, between these lines.
+// document is the page that lists every metric, between lines of this form.
 const (
 	document      = "../docs/metrics.md"
-	documentBegin = "<!-- metrics: written by go test ./metrics -update -->\n"
-	documentEnd   = "<!-- end of metrics -->\n"
+	documentBegin = "<!-- metrics of %s: written by go test ./metrics -update -->\n"
+	documentEnd   = "<!-- end of metrics of %s -->\n"
 )
 
 // TestDocument holds the page to the code: names, types, labels and help of everything in the registry.
@@ -25,20 +26,19 @@ func TestDocument(t *testing.T) {
 	m := pedantic()
 	exercise(m)
 	requestLatency{m.clientRequestTime}.Observe(t.Context(), "GET", url.URL{}, time.Second)
-	families, err := m.Registry().Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := NewObserver("v1.2.3", "abc123", true)
+	now := time.Now()
+	o.Source(func(time.Time) Observation {
+		return Observation{Looked: now, Each: []ObservedToken{{Issued: now, Expires: now}}}
+	})
 	text, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, begun := strings.Cut(string(text), documentBegin)
-	_, after, ended := strings.Cut(rest, documentEnd)
-	if !begun || !ended {
-		t.Fatalf("%s has no place for the metrics", document)
+	want := string(text)
+	for command, r := range map[string]*prometheus.Registry{"run": m.Registry(), "observe": o.registry} {
+		want = withTable(t, want, command, r)
 	}
-	want := before + documentBegin + "\n" + tableOf(families) + "\n" + documentEnd + after
 	if *update {
 		if err := os.WriteFile(document, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -48,6 +48,22 @@ func TestDocument(t *testing.T) {
 	if d := cmp.Diff(want, string(text)); d != "" {
 		t.Errorf("%s is not what the code says; go test ./metrics -update writes it (-want +got):\n%s", document, d)
 	}
+}
+
+// withTable is the page with what is in the registry of one command.
+func withTable(t *testing.T, page, command string, r *prometheus.Registry) string {
+	t.Helper()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, end := fmt.Sprintf(documentBegin, command), fmt.Sprintf(documentEnd, command)
+	before, rest, begun := strings.Cut(page, begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		t.Fatalf("%s has no place for the metrics of %s", document, command)
+	}
+	return before + begin + "\n" + tableOf(families) + "\n" + end + after
 }
 
 func tableOf(families []*dto.MetricFamily) string {

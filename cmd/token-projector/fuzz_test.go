@@ -125,7 +125,7 @@ func (j *judged) send(raw []byte) error {
 // FuzzRequests: whatever is sent to either port, nothing panics or fails, nothing comes back, and answers are bounded; where a
 // password is asked for, nothing is reached without it.
 func FuzzRequests(f *testing.F) {
-	locked := judge(f, metricsHandler(&options{pprof: true}, metrics.New("v", "r"), &health{}), &webConfig{path: webFile(f, user(f)), log: zap.NewNop()})
+	locked := judge(f, metricsHandler(&options{serving: serving{pprof: true}}, metrics.New("v", "r"), &health{}), &webConfig{path: webFile(f, user(f)), log: zap.NewNop()})
 	const password = "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Basic cmVhZGVyOnJpZ2h0\r\n\r\n" // reader:right
 	if err := locked.send([]byte(password)); err != nil || locked.answers != 1 {
 		f.Fatalf("with the password: %d answers, %v", locked.answers, err)

@@ -3,6 +3,7 @@
 //
 //	token-projector run [flags]             project until SIGTERM or SIGINT
 //	token-projector inspect [flags] [POD]   show the tokens below a root, ours or the kubelet's
+//	token-projector observe [flags]         export the age of tokens that the kubelet keeps
 //	token-projector wait --file PATH        wait until a token is there and fresh
 //	token-projector version                 print the version
 //	token-projector completion SHELL        print completions for bash, zsh, fish or powershell
@@ -86,7 +87,7 @@ func commands() *cobra.Command {
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
-	root.AddCommand(runCommand(), inspectCommand(), waitCommand(), versionCommand())
+	root.AddCommand(runCommand(), inspectCommand(), observeCommand(), waitCommand(), versionCommand())
 	return root
 }
 

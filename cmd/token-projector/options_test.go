@@ -29,7 +29,7 @@ func TestParse(t *testing.T) {
 	}
 	want := options{
 		nodeName: "node-7", identity: "impersonate-node", rootDir: "/run/token-projector", volumes: "all", maxInFlight: 16,
-		metricsAddress: "127.0.0.1:9477", healthAddress: "127.0.0.1:9478", logLevel: "info", logFormat: "json",
+		serving: serving{metricsAddress: "127.0.0.1:9477", healthAddress: "127.0.0.1:9478", logLevel: "info", logFormat: "json"},
 	}
 	got := *o
 	got.selector, got.level = nil, 0
@@ -69,10 +69,10 @@ func TestSecureMetrics(t *testing.T) {
 		"127.0.0.1:1": false, "127.8.0.1:1": false, "[::1]:1": false, "localhost:1": false,
 		":1": true, "0.0.0.0:1": true, "[::]:1": true, "10.0.0.1:1": true, "[fe80::1%eth0]:1": true, "localhost.example:1": true,
 	} {
-		if o := (&options{metricsAddress: address}); o.secureMetrics() != want {
+		if o := (&serving{metricsAddress: address}); o.secureMetrics() != want {
 			t.Errorf("%s: %v, want %v", address, !want, want)
 		}
-		if o := (&options{metricsAddress: address, metricsInsecure: true}); o.secureMetrics() {
+		if o := (&serving{metricsAddress: address, metricsInsecure: true}); o.secureMetrics() {
 			t.Errorf("%s: needs them in spite of --metrics-insecure", address)
 		}
 		_, err := parse([]string{"--node-name", "n", "--metrics-address", address, "--pprof", "--web-config-file", "f"}, noEnv)

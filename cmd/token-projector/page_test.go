@@ -115,7 +115,7 @@ func TestMaySeeStatus(t *testing.T) {
 		{"", "10.0.0.1:5", "10.0.0.2:9477", 403},
 		{"web.yml", "10.0.0.1:5", "node-1:9477", 200},
 	} {
-		h := metricsHandler(&options{nodeName: "node-1", webConfigFile: c.config}, metrics.New("v", "r"), &health{})
+		h := metricsHandler(&options{nodeName: "node-1", serving: serving{webConfigFile: c.config}}, metrics.New("v", "r"), &health{})
 		for path, kind := range map[string]string{"/": "text/html; charset=utf-8", statusPath: "application/json"} {
 			r := httptest.NewRequest(http.MethodGet, path, nil)
 			r.RemoteAddr, r.Host = c.from, c.host

@@ -22,7 +22,7 @@ import (
 
 // run wires everything and projects until ctx ends.
 func run(ctx context.Context, o *options, stderr io.Writer) error {
-	log := newLogger(o, stderr)
+	log := newLogger(&o.serving, stderr)
 	klog.SetLogger(zapr.NewLogger(clientLogger(log)))
 	defer zap.RedirectStdLog(log.Named("log"))() // of net/http, should anybody set GODEBUG=http2debug
 	if err := keepPrivate(); err != nil {
@@ -35,12 +35,12 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	m, h := metrics.New(version, revision()), &health{}
 	m.ObserveClientGo()
 	m.Snapshot(h.snapshot)
-	metricsServer, err := listenMetrics(log, o, m, h)
+	metricsServer, err := listenMetrics(log, &o.serving, metricsHandler(o, m, h))
 	if err != nil {
 		return err
 	}
 	defer metricsServer.Close()
-	healthServer, err := listenHealth(log, o, h)
+	healthServer, err := listenHealth(log, &o.serving, h.handler())
 	if err != nil {
 		return err
 	}
@@ -59,20 +59,20 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	return err
 }
 
-func listenHealth(log *zap.Logger, o *options, h *health) (*server, error) {
-	s, err := listen(log, "health", o.healthAddress, h.handler(), &webConfig{})
+func listenHealth(log *zap.Logger, o *serving, h http.Handler) (*server, error) {
+	s, err := listen(log, "health", o.healthAddress, h, &webConfig{})
 	if err == nil {
 		s.WriteTimeout = probeTime
 	}
 	return s, err
 }
 
-func listenMetrics(log *zap.Logger, o *options, m *metrics.Metrics, h *health) (*server, error) {
+func listenMetrics(log *zap.Logger, o *serving, h http.Handler) (*server, error) {
 	if o.openMetrics() {
 		log.Warn("metrics are for whoever reaches them, as --metrics-insecure says", zap.String("address", o.metricsAddress))
 	}
 	c := &webConfig{path: o.webConfigFile, strict: o.secureMetrics(), log: log}
-	return listen(log, "metrics", o.metricsAddress, metricsHandler(o, m, h), c)
+	return listen(log, "metrics", o.metricsAddress, h, c)
 }
 
 // metricsHandler is all that is served on the metrics' address, behind the web
@@ -81,6 +81,12 @@ func metricsHandler(o *options, m *metrics.Metrics, h *health) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
 	handleStatus(mux, o, h)
+	o.handleProfiles(mux)
+	return mux
+}
+
+// handleProfiles serves profiles, if that was asked for.
+func (o *serving) handleProfiles(mux *http.ServeMux) {
 	if o.pprof {
 		// ServeMux's own redirection would repeat the query.
 		mux.Handle("GET /debug/pprof", http.RedirectHandler("/debug/pprof/", http.StatusFound))
@@ -90,7 +96,6 @@ func metricsHandler(o *options, m *metrics.Metrics, h *health) http.Handler {
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	return mux
 }
 
 // project connects, and runs a Projector on the root until ctx ends.
@@ -233,11 +238,11 @@ func oncePerMinute(log *zap.Logger) *zap.Logger {
 }
 
 // newLogger returns the only logger there is. What it writes is scrubbed.
-func newLogger(o *options, stderr io.Writer) *zap.Logger {
+func newLogger(o *serving, stderr io.Writer) *zap.Logger {
 	return zap.New(scrubbed{zapcore.NewCore(newEncoder(o), zapcore.Lock(zapcore.AddSync(stderr)), o.level)})
 }
 
-func newEncoder(o *options) zapcore.Encoder {
+func newEncoder(o *serving) zapcore.Encoder {
 	config := zap.NewProductionEncoderConfig()
 	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	config.TimeKey = "time"

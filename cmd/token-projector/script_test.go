@@ -56,18 +56,27 @@ func newSigner(t *testing.T) *signer {
 
 // project ROOT UID VOLUME PATH NAME=VALUE... publishes a volume of one token, and its namespace beside it.
 func (s *signer) project(ts *testscript.TestScript, _ bool, args []string) {
-	path := filepath.Join(ts.MkAbs(args[0]), "pods", args[1], "volumes/kubernetes.io~projected", args[2])
-	ts.Check(os.MkdirAll(path, 0o755))
-	dir, err := atomicwriter.OpenRoot(path)
-	ts.Check(err)
+	ts.Check(publish(ts.MkAbs(args[0]), args[1], args[2], args[3], s.sign(ts, args[1], args[4:])))
+}
+
+// publish publishes a volume of one token, and its namespace beside it, as the kubelet does and we do.
+func publish(root, uid, volume, path string, token []byte) error {
+	at := filepath.Join(root, "pods", uid, "volumes/kubernetes.io~projected", volume)
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	dir, err := atomicwriter.OpenRoot(at)
+	if err != nil {
+		return err
+	}
 	defer dir.Close()
 	self := dir.Self()
 	files := []atomicwriter.File{
-		{Path: args[3], Data: s.sign(ts, args[1], args[4:]), Mode: 0o640, Owner: &self},
+		{Path: path, Data: token, Mode: 0o640, Owner: &self},
 		{Path: "namespace", Data: []byte("team-a"), Mode: 0o644, Owner: &self},
 	}
 	_, err = dir.Publish(files, atomicwriter.Options{Now: time.Now()})
-	ts.Check(err)
+	return err
 }
 
 // token FILE NAME=VALUE... writes a token's file.
@@ -94,14 +103,19 @@ func (s *signer) sign(ts *testscript.TestScript, uid string, args []string) []by
 		ts.Check(err)
 		return d
 	}
-	issued := time.Now().Add(-span("age"))
+	token, err := s.issue(a, time.Now().Add(-span("age")), span("ttl"))
+	ts.Check(err)
+	return token
+}
+
+// issue makes a token for the namespace (ns), pod, its uid, service account (sa) and audience (aud).
+func (s *signer) issue(a map[string]string, issued time.Time, ttl time.Duration) ([]byte, error) {
 	token, err := jwt.Signed(s.signer).Claims(map[string]any{
 		"sub": "system:serviceaccount:" + a["ns"] + ":" + a["sa"], "aud": []string{a["aud"]},
-		"iat": issued.Unix(), "nbf": issued.Unix(), "exp": issued.Add(span("ttl")).Unix(),
+		"iat": issued.Unix(), "nbf": issued.Unix(), "exp": issued.Add(ttl).Unix(),
 		"kubernetes.io": map[string]any{"namespace": a["ns"], "pod": map[string]string{"name": a["pod"], "uid": a["uid"]}},
 	}).Serialize()
-	ts.Check(err)
-	return []byte(token)
+	return []byte(token), err
 }
 
 // no-tokens fails if the latest command has printed a token of the work directory, or any part of a signature; it first

@@ -45,7 +45,7 @@ func logAll(log *zap.Logger) {
 func TestLogIsScrubbed(t *testing.T) {
 	for _, format := range []string{"json", "console"} {
 		var plain, out bytes.Buffer
-		o := &options{logFormat: format, level: zapcore.DebugLevel}
+		o := &serving{logFormat: format, level: zapcore.DebugLevel}
 		logAll(zap.New(zapcore.NewCore(newEncoder(o), zapcore.AddSync(&plain), o.level)))
 		if n := strings.Count(plain.String(), signature); n < 15 {
 			t.Fatalf("%s: a plain log shows the token %d times only", format, n)
@@ -66,7 +66,7 @@ func TestLogIsScrubbed(t *testing.T) {
 // TestLogKeeps: what is no text is logged as ever, and the level counts.
 func TestLogKeeps(t *testing.T) {
 	var out bytes.Buffer
-	log := newLogger(&options{logFormat: "json", level: zapcore.InfoLevel}, &out)
+	log := newLogger(&serving{logFormat: "json", level: zapcore.InfoLevel}, &out)
 	log.Debug("unheard")
 	log.Info("heard", zap.Int("n", 7), zap.Bool("ok", true), zap.Duration("d", 1500*time.Millisecond), zap.Float64("f", 0.5), zap.Error(nil),
 		zap.String("pod", "web-1"), zap.NamedError("e", fmt.Errorf("x: %w", errors.New("y"))), zap.Strings("s", []string{"a", "b"}))

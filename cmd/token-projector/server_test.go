@@ -142,7 +142,7 @@ func TestUnreadAnswer(t *testing.T) {
 // TestUnreadProbe: nor does one that does not read the answers to its probes, for longer than a probe takes.
 func TestUnreadProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := listenHealth(zap.NewNop(), &options{healthAddress: "127.0.0.1:0"}, &health{})
+		s, err := listenHealth(zap.NewNop(), &serving{healthAddress: "127.0.0.1:0"}, (&health{}).handler())
 		if err != nil {
 			t.Fatal(err)
 		}

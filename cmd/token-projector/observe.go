@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/token-projector/token-projector/metrics"
+	"github.com/token-projector/token-projector/projector"
+	"github.com/token-projector/token-projector/rotation"
+)
+
+// observation is the command line of observe.
+type observation struct {
+	rootDir  string
+	sweep    time.Duration
+	grace    time.Duration
+	perToken bool
+	serving
+}
+
+func observeCommand() *cobra.Command {
+	o := &observation{}
+	c := &cobra.Command{
+		Use:   "observe",
+		Short: "Export the age, expiry and lateness of tokens that the kubelet keeps",
+		Long: "Reads every projected token below a root, the kubelet's if nothing else is said, when it changes and every --sweep, and serves\n" +
+			"what it has seen as metrics. It changes nothing and asks no API server; times are this machine's.",
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.complete(); err != nil {
+				return misuse{err}
+			}
+			return o.run(c.Context(), newLogger(&o.serving, c.ErrOrStderr()))
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.rootDir, "root-dir", "/var/lib/kubelet", "root to read: the kubelet's, or ours")
+	f.DurationVar(&o.sweep, "sweep", 30*time.Second, "how often everything is read, whether or not anything was seen to change")
+	f.DurationVar(&o.grace, "grace", 2*time.Minute, "how late a refresh may be before the token counts as stale; the kubelet's are up to 91 s late")
+	f.BoolVar(&o.perToken, "per-token-metrics", false, "two more series for each token, with namespace, pod, volume, path and audience: as many as tokens, and new ones with each pod")
+	o.serving.addFlags(f)
+	return c
+}
+
+func (o *observation) complete() error {
+	if err := validRoot(o.rootDir); err != nil {
+		return err
+	}
+	switch {
+	case o.sweep < time.Second || o.sweep > time.Hour:
+		return fmt.Errorf("--sweep %s: must be from 1s to 1h", o.sweep)
+	case o.grace < 0:
+		return fmt.Errorf("--grace %s: must not be negative", o.grace)
+	case o.perToken && o.openMetrics():
+		return fmt.Errorf("--per-token-metrics: they name pods, and %q is open to everybody by --metrics-insecure; use --web-config-file, or a loopback address", o.metricsAddress)
+	}
+	return o.serving.validate()
+}
+
+// run observes until ctx ends.
+func (o *observation) run(ctx context.Context, log *zap.Logger) error {
+	if err := keepPrivate(); err != nil {
+		log.Warn("this process's memory may come into a core file, or be read by other processes of its user", zap.Error(err))
+	}
+	log.Info("observing", zap.String("version", version), zap.String("root", o.rootDir))
+	m := metrics.NewObserver(version, revision(), o.perToken)
+	w := &lookout{observation: o, log: log, lateness: m.RefreshLateness, lives: map[string]rotation.Lifetime{}}
+	m.Source(w.observe)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.Handler())
+	o.handleProfiles(mux)
+	metricsServer, err := listenMetrics(log, &o.serving, mux)
+	if err != nil {
+		return err
+	}
+	defer metricsServer.Close()
+	healthServer, err := listenHealth(log, &o.serving, w.probes())
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return metricsServer.serve(ctx) })
+	g.Go(func() error { return healthServer.serve(ctx) })
+	g.Go(func() error { return w.run(ctx) })
+	err = g.Wait()
+	log.Info("stopped", zap.Error(err))
+	return err
+}
+
+// lookout looks at a root. Its loop owns all but seen.
+type lookout struct {
+	*observation
+	log      *zap.Logger
+	lateness func(time.Duration)
+	lives    map[string]rotation.Lifetime // of the token in each file, when it was last seen
+	failing  string                       // why the root could not be read; "": it could
+	blind    bool                         // some directory is not watched
+	unread   map[string]bool              // directories of volumes that could not be read
+
+	seen atomic.Pointer[look] // the latest
+}
+
+// look is what one look at everything has found.
+type look struct {
+	at            time.Time
+	tokens        []sighting
+	waiting       []sighting // volumes without a token
+	unreadable    int
+	watchDegraded bool
+}
+
+// settle is how long a change may go on before it is looked at: a pod comes with many files.
+const settle = time.Second
+
+// run looks whenever something changes, a moment later, and now and then.
+func (w *lookout) run(ctx context.Context) error {
+	watches, err := fsnotify.NewWatcher()
+	if err != nil {
+		w.log.Warn("nothing is watched; looking now and then", zap.Error(err))
+		watches = &fsnotify.Watcher{}
+	} else {
+		defer watches.Close()
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	hurry := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watches.Events:
+			if !hurry {
+				hurry = true
+				timer.Reset(settle)
+			}
+			continue
+		case <-watches.Errors: // an overflow: the sweep sees what was missed
+			continue
+		case <-timer.C:
+		}
+		hurry = false
+		w.look(time.Now(), func(dir string) error {
+			if watches.Events == nil {
+				return fsnotify.ErrClosed
+			}
+			return watches.Add(dir)
+		})
+		timer.Reset(w.sweep)
+	}
+}
+
+// look reads everything, and has every directory watched before it is read. A directory that was mounted over since has another watch then.
+func (w *lookout) look(now time.Time, watch func(dir string) error) {
+	l := &look{at: now}
+	lives, unread, pods := map[string]rotation.Lifetime{}, map[string]bool{}, map[string]bool{}
+	add := func(dir string) {
+		if err := watch(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			l.watchDegraded = true
+		}
+	}
+	add(filepath.Join(w.rootDir, "pods"))
+	err := projector.Survey(w.rootDir, func(v projector.FoundVolume) {
+		if parent := filepath.Dir(v.Dir); v.Key.Volume != "" && !pods[parent] {
+			pods[parent] = true
+			add(parent)
+		}
+		add(v.Dir)
+		for _, t := range v.Tokens {
+			s := newSighting(v, t, now, w.grace)
+			l.tokens = append(l.tokens, s)
+			w.compare(s, t.Claims.Lifetime)
+			lives[s.File] = t.Claims.Lifetime
+		}
+		if s, ok := tokenless(v, now, w.grace); ok && s.State == stateUnreadable {
+			l.unreadable++
+			unread[s.File] = true
+			if !w.unread[s.File] {
+				w.log.Warn("volume cannot be read", zap.String("volume", s.Volume), zap.String("pod_uid", s.PodUID), zap.String("error", s.Error))
+			}
+		} else if ok {
+			l.waiting = append(l.waiting, s)
+		}
+	})
+	w.noteRoot(err)
+	w.noteBlind(l.watchDegraded)
+	w.unread = unread
+	if err == nil {
+		w.lives = lives
+		w.seen.Store(l)
+	}
+}
+
+// compare counts a token that has taken the place of another one.
+func (w *lookout) compare(s sighting, life rotation.Lifetime) {
+	if before, ok := w.lives[s.File]; ok && life.Issued.After(before.Issued) {
+		w.lateness(life.Issued.Sub(before.Limit()))
+	}
+}
+
+// noteRoot says once that the root cannot be read, and once that it can.
+func (w *lookout) noteRoot(err error) {
+	said := w.failing
+	if w.failing = ""; err != nil {
+		w.failing = err.Error()
+	}
+	switch {
+	case w.failing != "" && said == "":
+		w.log.Error("root cannot be read; trying on", zap.Error(err))
+	case w.failing == "" && said != "":
+		w.log.Info("root can be read again")
+	}
+}
+
+func (w *lookout) noteBlind(blind bool) {
+	if blind && !w.blind {
+		w.log.Warn("some directories are not watched, and only looked at now and then; raise fs.inotify.max_user_watches", zap.Duration("sweep", w.sweep))
+	}
+	w.blind = blind
+}
+
+// observe is what the latest look has found, as it is now: a token grows old without being looked at.
+func (w *lookout) observe(now time.Time) metrics.Observation {
+	l := w.seen.Load()
+	if l == nil {
+		return metrics.Observation{}
+	}
+	o := metrics.Observation{
+		Looked: l.at, Unreadable: l.unreadable, WatchDegraded: l.watchDegraded,
+		Tokens: map[string]int{statePending: len(l.waiting)},
+		Each:   make([]metrics.ObservedToken, 0, len(l.tokens)),
+	}
+	for _, s := range l.tokens {
+		o.Tokens[s.stateAt(now, w.grace)]++
+		o.Overdue = max(o.Overdue, now.Sub(s.RefreshBy))
+		o.Each = append(o.Each, metrics.ObservedToken{
+			Namespace: s.Namespace, Pod: s.Pod, Volume: s.Volume, Path: s.Path, Audience: strings.Join(s.Audiences, ","),
+			Issued: s.Issued, Expires: s.Expires,
+		})
+	}
+	return o
+}
+
+// stateAt is one of fresh, stale and expired.
+func (s sighting) stateAt(now time.Time, grace time.Duration) string {
+	switch {
+	case !now.Before(s.Expires):
+		return stateExpired
+	case now.After(s.RefreshBy.Add(grace)):
+		return stateStale
+	}
+	return stateFresh
+}
+
+// lateSweeps is after how many sweeps that could not read the root what was seen before is too old to be told.
+const lateSweeps = 5
+
+// probes answer: who lives is healthy, because a restart helps no root; ready is who has read it of late.
+func (w *lookout) probes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, "ok") })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
+		if l := w.seen.Load(); l == nil || time.Since(l.at) > lateSweeps*w.sweep {
+			http.Error(rw, "the root has not been read", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(rw, "ok")
+	})
+	return mux
+}
