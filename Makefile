@@ -45,7 +45,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 	bin/demo --daemon bin/token-projector --fake-apiserver bin/fake-apiserver --for $(FOR)
 
 .PHONY: test
-test: ## all tests but those of conformance, e2e, crash, outages, churn, promises and dependencies
+test: ## all tests but those of conformance, e2e, crash, outages, churn, promises, prometheus and dependencies
 	@# many tests wait, so more of them run than there are processors
 	$(GO) test -race -shuffle=on -p 4 -parallel 16 ./...
 
@@ -59,12 +59,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,crash,outages,churn,promises,dependencies ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises ./test/dependencies
+	$(GO) vet -tags e2e,crash,outages,churn,promises,dependencies,prometheus ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises ./test/dependencies ./test/prometheus
 	cd test/conformance && $(GO) vet -tags e2e,figures ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises,dependencies ./...
+	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises,dependencies,prometheus ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s, or 3000x runs) each
@@ -133,6 +133,10 @@ build-load: build
 churn: FOR = 1h
 churn: ## LIVES (10000) pods come and go in an hour (FOR=1h), and nothing of the daemon may grow; needs root
 	$(GO) test -tags churn -count=1 -timeout 24h -v -run '^TestChurn$$' ./test/churn -for $(FOR) -lives $(LIVES)
+
+.PHONY: prometheus
+prometheus: ## alerts by promtool, and a real Prometheus that scrapes and answers the dashboard; needs Debian's prometheus
+	$(GO) test -tags prometheus -count=1 ./test/prometheus
 
 .PHONY: promises
 promises: ## each promise broken on purpose, a line at a time: a test must notice; minutes

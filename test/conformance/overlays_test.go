@@ -47,7 +47,7 @@ var (
 	withKinds   = map[string][]string{
 		"beside-kubelet":      {"ClusterRole", "ClusterRoleBinding"},
 		"kubelet-less":        nil, // whose rights are its node's
-		"prometheus-operator": {"ClusterRole", "ClusterRoleBinding", "ServiceMonitor"},
+		"prometheus-operator": {"ClusterRole", "ClusterRoleBinding", "PrometheusRule", "ServiceMonitor"},
 		"service-account":     {"ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"},
 	}
 )

@@ -1,0 +1,36 @@
+package daemontest
+
+import (
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Observe runs the program's observe on a root, and returns the address of its metrics. The test's end ends it.
+func Observe(t *testing.T, root string, extra ...string) string {
+	t.Helper()
+	out := &output{changed: make(chan struct{})}
+	cmd := exec.Command(binary, append([]string{
+		"observe", "--root-dir", root, "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0",
+	}, extra...)...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	var address string
+	Eventually(t, "observe serves metrics", func() bool {
+		for line := range strings.Lines(out.String()) {
+			if entry := parse(line); entry["msg"] == "serving metrics" {
+				address, _ = entry["address"].(string)
+			}
+		}
+		return address != ""
+	})
+	return address
+}
