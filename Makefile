@@ -45,7 +45,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 	bin/demo --daemon bin/token-projector --fake-apiserver bin/fake-apiserver --for $(FOR)
 
 .PHONY: test
-test: ## all tests but those of conformance, e2e, crash, outages, churn, promises, prometheus and dependencies
+test: ## all tests but those of conformance, e2e, crash, outages, churn, promises, prometheus, browser and dependencies
 	@# many tests wait, so more of them run than there are processors
 	$(GO) test -race -shuffle=on -p 4 -parallel 16 ./...
 
@@ -59,12 +59,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,crash,outages,churn,promises,dependencies,prometheus ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises ./test/dependencies ./test/prometheus
+	$(GO) vet -tags e2e,crash,outages,churn,promises,dependencies,prometheus,browser ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises ./test/dependencies ./test/prometheus ./test/browser
 	cd test/conformance && $(GO) vet -tags e2e,figures ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises,dependencies,prometheus ./...
+	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises,dependencies,prometheus,browser ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s, or 3000x runs) each
@@ -137,6 +137,11 @@ churn: ## LIVES (10000) pods come and go in an hour (FOR=1h), and nothing of the
 .PHONY: prometheus
 prometheus: ## alerts by promtool, and a real Prometheus that scrapes and answers the dashboard; needs Debian's prometheus
 	$(GO) test -tags prometheus -count=1 ./test/prometheus
+
+.PHONY: browser
+browser: ## the status page in Chromium, with screenshots of both themes in bin/screenshots; needs Debian's chromium
+	mkdir -p bin/screenshots
+	$(GO) test -tags browser -count=1 -v ./test/browser -screenshots $(CURDIR)/bin/screenshots
 
 .PHONY: promises
 promises: ## each promise broken on purpose, a line at a time: a test must notice; minutes
