@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -103,6 +104,32 @@ func TestPressedByBoth(t *testing.T) {
 	p.run(40 * time.Second)
 	if late, expired := p.lateness(0, 1000); expired > 0 || late > 0 {
 		t.Errorf("%d tokens have expired, one is %v late", expired, late)
+	}
+}
+
+// TestPressedByOthers: a server that refuses every other request by chance, however few this node sends, lets none of a thousand
+// tokens expire: each is asked for often enough, and not much more often.
+func TestPressedByOthers(t *testing.T) {
+	t.Parallel()
+	r := settled(t, 1000, 600)
+	r.s.sweep = 24 * time.Hour
+	chance := rand.New(rand.NewPCG(1, 2))
+	r.answer = func(q Request) (Minted, error) {
+		if chance.IntN(2) == 0 {
+			return refusing(429, time.Second)(q)
+		}
+		return r.good(q)
+	}
+	for range 90 {
+		r.run(10 * time.Second)
+		for i := range 1000 {
+			if r.volume(extra(i)).tokens[0].life.Expired(r.server()) {
+				t.Fatalf("the token of pod %d has expired", i)
+			}
+		}
+	}
+	if sent := len(r.requests); sent > 1000*(1+2*2*900/480) {
+		t.Errorf("%d requests in a quarter of an hour", sent)
 	}
 }
 

@@ -79,11 +79,11 @@ func (p *Pace) Answered(now time.Duration) {
 	}
 }
 
-// Refused notes that a request which was sent at sent has been refused, though the server answers others. Of those that were
-// under way together the first one counts.
-func (p *Pace) Refused(sent, now time.Duration) {
+// Refused notes that a request which was sent at sent has been refused, though the server answers others, and reports whether
+// that counts: of those that were under way together only the first one does.
+func (p *Pace) Refused(sent, now time.Duration) (counts bool) {
 	if p.lapses && sent <= p.pressed {
-		return
+		return false
 	}
 	if p.rate == 0 {
 		p.rate = float64(max(p.answers, p.before))
@@ -91,6 +91,15 @@ func (p *Pace) Refused(sent, now time.Duration) {
 	p.rate, p.starting = max(p.rate/2, leastRate), false
 	p.pressed, p.lapses = now, true
 	p.Sent(now)
+	return true
+}
+
+// AtLeast raises a rate that refusals have brought down to what the node cannot do without, in requests a second: others may
+// press the server however slowly this node asks.
+func (p *Pace) AtLeast(rate float64) {
+	if p.rate > 0 {
+		p.rate = max(p.rate, rate)
+	}
 }
 
 // Start begins slowly, at the end of an outage; the request that is sent at now is the first.

@@ -99,11 +99,17 @@ func TestPaceRefusals(t *testing.T) {
 	if p.rate != leastRate {
 		t.Errorf("%v a second, want %v", p.rate, leastRate)
 	}
+	if p.AtLeast(3); p.rate != 3 {
+		t.Errorf("%v a second, want the 3 that are needed", p.rate)
+	}
 	if ok, _ := p.Ready(now + 29*ms + calmAfter - 1); !ok || !p.Pressed() {
 		t.Error("calm too soon")
 	}
 	if ok, _ := p.Ready(now + 29*ms + calmAfter); !ok || p.Pressed() || p.rate != 0 {
 		t.Error("pressed for ever")
+	}
+	if p.AtLeast(3); p.rate != 0 {
+		t.Error("bound by what it needs")
 	}
 }
 
