@@ -3,7 +3,6 @@ package projector
 import (
 	"crypto/sha256"
 	"errors"
-	"net/http"
 	"slices"
 	"time"
 
@@ -59,6 +58,7 @@ func (s *state) finishMint(j *mintJob, m Minted, err error, now rotation.Time) {
 	if failed == nil || !failed.ofServer() {
 		s.pace.Answered(now.Mono)
 		s.tellPace(now)
+		delete(s.crowds, j.request.Namespace)
 	}
 	// Any answer that is not of an outage ends it, if it is news; one of refusals is ended by a success.
 	if failed == nil || !failed.ofServer() && !s.refusing && !s.foreseen(&j.v.tokens[j.token]) {
@@ -95,8 +95,7 @@ func (s *state) failMint(j *mintJob, t *token, failed *MintError, wanted bool, n
 	wasOpen, retryAfter := s.outage.Open(), failed.RetryAfter
 	ofServer := failed.ofServer()
 	t.blamed = t.blamed && ofServer
-	if failed.Code == http.StatusTooManyRequests && s.outage.Pressed(now.Mono, t.failures) {
-		s.press(j, t, failed, now)
+	if s.press(j, t, failed, now) {
 		return
 	}
 	foreseen := !ofServer && s.foreseen(t)

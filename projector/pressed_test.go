@@ -165,6 +165,43 @@ func TestRefusedAloneAsTooMany(t *testing.T) {
 	}
 }
 
+// TestNamespaceRefusedAsTooMany: two hundred pods of a namespace in which every request is refused with 429 keep those of another,
+// which come with them, waiting for no more than until that is known, and those that come later not at all.
+func TestNamespaceRefusedAsTooMany(t *testing.T) {
+	t.Parallel()
+	r := settled(t, 100, 3600)
+	r.s.sweep = 24 * time.Hour
+	r.answer = func(q Request) (Minted, error) {
+		if q.Namespace == "refused" {
+			return refusing(429, time.Second)(q)
+		}
+		return r.good(q)
+	}
+	r.run(time.Minute)
+	for i := range 200 {
+		pod := lonePod(1000+i, 3600)
+		pod.Namespace = "refused"
+		r.apply(pod)
+	}
+	for i := range 20 {
+		r.apply(lonePod(2000+i, 3600))
+	}
+	r.run(30 * time.Second)
+	if len(r.files) != 120 {
+		t.Errorf("after half a minute %d of 120 volumes are there", len(r.files))
+	}
+	for i := range 60 {
+		r.apply(lonePod(3000+i, 3600))
+		if r.run(100 * time.Millisecond); len(r.files) != 121+i {
+			t.Fatalf("newcomer %d waits", i)
+		}
+		r.run(20 * time.Second)
+	}
+	if r.s.pace.Pressed() || r.s.outage.Open() {
+		t.Error("the server is thought to be pressed, or out")
+	}
+}
+
 // TestPressedTurnsIntoOutage: a server that answers nothing any more is out, although it says that it has too much to do.
 func TestPressedTurnsIntoOutage(t *testing.T) {
 	r := settled(t, 10, 600)

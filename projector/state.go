@@ -38,8 +38,9 @@ type state struct {
 	doubtful bool          // the clock, at the same moment
 	outage   rotation.Outage
 	pace     rotation.Pace
-	slowed   time.Duration   // Mono, when a pressed server last refused a request, which was said; 0: it is not pressed
-	struck   map[string]bool // namespaces in which a request has failed in the outage that is open
+	slowed   time.Duration    // Mono, when a pressed server last refused a request, which was said; 0: it is not pressed
+	crowds   map[string]crowd // by namespace, since its latest answer
+	struck   map[string]bool  // namespaces in which a request has failed in the outage that is open
 	// refused are the first volumes of which a token was refused since the last success on the node, and refusedAt, by the
 	// local clock, is when that began; see refusesAll. refusing: that is what the outage that is open is about.
 	refused   map[*volume]bool
@@ -297,6 +298,7 @@ func newState(c *Config) *state {
 		faults:   make(map[string]int),
 		watched:  make(map[int]*volume),
 		stray:    make(map[int]bool),
+		crowds:   make(map[string]crowd),
 		struck:   make(map[string]bool),
 	}
 }

@@ -32,14 +32,20 @@ func NewOutage(seed Seed) Outage { return Outage{seed: seed} }
 // Open reports whether the server is believed to be out.
 func (o *Outage) Open() bool { return o.open }
 
-// lonely is how often in a row a token is refused with 429, while the server answers others, before that says nothing of the
-// server any more.
+// lonely is how often in a row a token, or a namespace, is refused with 429, while the server answers others, before that says
+// nothing of the server any more.
 const lonely = 3
 
 // Pressed reports whether a refusal with 429, of a token that has failed so often in a row, says that the server has too much
 // to do, and not that it is out: it has answered others of late. Pace then spaces the requests.
 func (o *Outage) Pressed(now time.Duration, failures int) bool {
 	return failures < lonely && !o.open && o.oked && now-o.okSent < calmAfter
+}
+
+// Singled reports whether refusals with 429, so many in a row for one namespace, say nothing of the server: it has answered
+// others, to requests sent after that began.
+func (o *Outage) Singled(began, now time.Duration, refusals int) bool {
+	return refusals >= lonely && o.Pressed(now, 0) && o.okSent > began
 }
 
 // Probe reports whether a request may be sent at now, and if not, when.

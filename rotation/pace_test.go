@@ -148,3 +148,19 @@ func TestOutagePressed(t *testing.T) {
 		t.Error("pressed while it is out")
 	}
 }
+
+// TestOutageSingled: three refusals in a row, with an answer to others since the first, are one's own.
+func TestOutageSingled(t *testing.T) {
+	o := NewOutage(1)
+	o.Succeeded(time.Hour)
+	if o.Singled(time.Hour, time.Hour+time.Second, lonely) {
+		t.Error("singled out, and nobody was answered since")
+	}
+	o.Succeeded(time.Hour + time.Second)
+	if o.Singled(time.Hour, time.Hour+time.Second, lonely-1) || !o.Singled(time.Hour, time.Hour+time.Second, lonely) {
+		t.Errorf("not after %d refusals, and just then", lonely)
+	}
+	if o.Singled(time.Hour, time.Hour+time.Second+calmAfter, lonely) {
+		t.Error("singled out, and nobody has been answered for long")
+	}
+}
