@@ -88,3 +88,18 @@ func TestSweepWakesForManyAtOnce(t *testing.T) {
 		t.Errorf("%d wake-ups in 40 minutes", c.wakes)
 	}
 }
+
+// TestSweepAt: a volume is read within the time of a sweep, however short or long that is, and whatever the clock says: one without a
+// battery begins in 1970.
+func TestSweepAt(t *testing.T) {
+	for _, now := range []time.Time{issuedAt, time.Unix(0, 0), time.Unix(30, 0), time.Unix(-1, 0), time.Unix(1<<40, 0)} {
+		for _, every := range []time.Duration{1, 9, time.Minute, sweepEvery, 24 * time.Hour} {
+			for i := range 100 {
+				v := &volume{key: extra(i)}
+				if in := v.sweepAt(now, every).Sub(now); in <= 0 || in > every {
+					t.Fatalf("at %v, volume %d of a sweep each %v is read in %v", now, i, every, in)
+				}
+			}
+		}
+	}
+}

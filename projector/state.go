@@ -318,8 +318,8 @@ const sweepParts = 10
 // which is within that time. A machine with nothing else to do wakes for a part, not for a volume.
 func (v *volume) sweepAt(now time.Time, every time.Duration) time.Time {
 	part := time.Duration(v.seed().Phase(sweepParts)) * (every / sweepParts)
-	since := time.Duration(now.Add(-part).UnixNano()) % every
-	return now.Add(every - since)
+	moment := now.Add(-part)
+	return now.Add(every - moment.Sub(moment.Truncate(every)))
 }
 
 // jump is by how much the server's time may move against the monotonic clock
