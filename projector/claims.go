@@ -32,7 +32,10 @@ func Algorithms() []jose.SignatureAlgorithm { return slices.Clone(algorithms) }
 
 var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.ES512}
 
-var errNoLifetime = errors.New("token states no iat or no exp")
+var (
+	errNoLifetime = errors.New("token states no iat or no exp")
+	errNoDate     = errors.New("token states an iat or an exp that no calendar has")
+)
 
 // ParseClaims reads the claims of a token without verifying its signature. The
 // error never holds any of the token.
@@ -77,6 +80,10 @@ func ParseClaims(token []byte) (Claims, error) {
 	}
 	if c.Lifetime.TTL() <= 0 {
 		return Claims{}, errNoLifetime
+	}
+	// Any number may stand in a file that a pod wrote; RFC 3339, and so JSON, knows years of four digits alone.
+	if c.Lifetime.Issued.Year() < 1 || c.Lifetime.Expires.Year() >= 9999 {
+		return Claims{}, errNoDate
 	}
 	return c, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -103,7 +104,11 @@ func (s *signer) sign(ts *testscript.TestScript, uid string, args []string) []by
 		ts.Check(err)
 		return d
 	}
-	token, err := s.issue(a, time.Now().Add(-span("age")), span("ttl"))
+	issued := time.Now().Add(-span("age"))
+	if iat, err := strconv.ParseInt(a["iat"], 10, 64); err == nil {
+		issued = time.Unix(iat, 0)
+	}
+	token, err := s.issue(a, issued, span("ttl"))
 	ts.Check(err)
 	return token
 }
