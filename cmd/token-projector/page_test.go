@@ -104,18 +104,25 @@ func TestPageIsBounded(t *testing.T) {
 
 // TestMaySeeStatus: names of pods are told where the operator said who may ask, and to this machine.
 func TestMaySeeStatus(t *testing.T) {
+	const here, everywhere = "127.0.0.1:9477", ":9477"
 	for _, c := range []struct {
-		config, from, host string
-		want               int
+		address, config string
+		insecure        bool
+		from, host      string
+		want            int
 	}{
-		{"", "127.0.0.1:5", "127.0.0.1:9477", 200},
-		{"", "[::1]:5", "localhost:9477", 200},
-		{"", "[::ffff:127.0.0.1]:5", "[::1]:9477", 200},
-		{"", "127.0.0.1:5", "rebound.example", 403},
-		{"", "10.0.0.1:5", "10.0.0.2:9477", 403},
-		{"web.yml", "10.0.0.1:5", "node-1:9477", 200},
+		{here, "", false, "127.0.0.1:5", "127.0.0.1:9477", 200},
+		{here, "", false, "[::1]:5", "localhost:9477", 200},
+		{here, "", false, "[::ffff:127.0.0.1]:5", "[::1]:9477", 200},
+		{here, "", false, "127.0.0.1:5", "rebound.example", 403},
+		{here, "web.yml", false, "127.0.0.1:5", "rebound.example", 403}, // it may have neither TLS nor users
+		{everywhere, "", true, "127.0.0.1:5", "localhost:9477", 200},
+		{everywhere, "", true, "10.0.0.1:5", "10.0.0.2:9477", 403},
+		{everywhere, "web.yml", true, "10.0.0.1:5", "10.0.0.2:9477", 403}, // nor here
+		{everywhere, "web.yml", false, "10.0.0.1:5", "node-1:9477", 200},
 	} {
-		h := metricsHandler(&options{nodeName: "node-1", serving: serving{webConfigFile: c.config}}, metrics.New("v", "r"), &health{})
+		o := &options{nodeName: "node-1", serving: serving{metricsAddress: c.address, webConfigFile: c.config, metricsInsecure: c.insecure}}
+		h := metricsHandler(o, metrics.New("v", "r"), &health{})
 		for path, kind := range map[string]string{"/": "text/html; charset=utf-8", statusPath: "application/json"} {
 			r := httptest.NewRequest(http.MethodGet, path, nil)
 			r.RemoteAddr, r.Host = c.from, c.host

@@ -48,7 +48,7 @@ func handleStatus(mux *http.ServeMux, o *options, h *health) {
 	serve := func(answer func(http.ResponseWriter, statusAnswer) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if !o.maySeeStatus(r) {
-				refuse(w, "the status names pods, and this address is open to everybody: ask from loopback (kubectl port-forward), or use --web-config-file")
+				refuse(w, "the status names pods, and this address need not ask who you are: ask from loopback (kubectl port-forward), by an IP address or localhost; or use --web-config-file without --metrics-insecure")
 				return
 			}
 			a, err := h.status(r.Context(), o.nodeName)
@@ -70,10 +70,10 @@ func handleStatus(mux *http.ServeMux, o *options, h *health) {
 	}))
 }
 
-// maySeeStatus reports whether a request may be told the names of pods. By a name other than this machine's own, a web page elsewhere may
-// have led a browser here.
+// maySeeStatus reports whether a request may be told the names of pods. A web config is enough where it must ask clients who they are;
+// on loopback, or with --metrics-insecure, it need not. By a name other than this machine's own, a web page elsewhere may have led a browser here.
 func (o *options) maySeeStatus(r *http.Request) bool {
-	if o.webConfigFile != "" {
+	if o.secureMetrics() {
 		return true
 	}
 	host := r.Host
