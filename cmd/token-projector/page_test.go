@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,6 +136,53 @@ func TestMaySeeStatus(t *testing.T) {
 				t.Errorf("%s from %s: tells the node", path, c.from)
 			}
 		}
+	}
+}
+
+// heldWriter is a client that does not read: what is written to it waits until it is let go.
+type heldWriter struct {
+	*httptest.ResponseRecorder
+	once        sync.Once
+	wrote, held chan struct{}
+}
+
+func (w *heldWriter) Write(b []byte) (int, error) {
+	w.once.Do(func() { w.wrote <- struct{}{} })
+	<-w.held
+	return w.ResponseRecorder.Write(b)
+}
+
+// TestStatusInFlight: clients that do not read hold few copies of the status; when they are gone there is room again.
+func TestStatusInFlight(t *testing.T) {
+	h := metricsHandler(&options{serving: serving{metricsAddress: "127.0.0.1:1"}}, metrics.New("v", "r"), &health{})
+	ask := func(w http.ResponseWriter, path string) {
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.RemoteAddr, r.Host = "127.0.0.1:5", "localhost"
+		h.ServeHTTP(w, r)
+	}
+	code := func() int {
+		w := httptest.NewRecorder()
+		ask(w, statusPath)
+		return w.Code
+	}
+	var all sync.WaitGroup
+	wrote, held := make(chan struct{}), make(chan struct{})
+	for i := range statusInFlight {
+		if c := code(); c != http.StatusOK {
+			t.Errorf("beside %d others: %d", i, c)
+		}
+		all.Go(func() {
+			ask(&heldWriter{ResponseRecorder: httptest.NewRecorder(), wrote: wrote, held: held}, []string{"/", statusPath}[i%2])
+		})
+		<-wrote
+	}
+	if c := code(); c != http.StatusServiceUnavailable {
+		t.Errorf("one too many: %d", c)
+	}
+	close(held)
+	all.Wait()
+	if c := code(); c != http.StatusOK {
+		t.Errorf("when the others are gone: %d", c)
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 // statusPath is where the status is as JSON.
 const statusPath = "/api/v1/status"
 
+// statusInFlight is how many are told the status at once, as are scraped: each holds a copy of everything until the last byte is sent.
+const statusInFlight = 4
+
 // statusAnswer is what statusPath answers; docs/status.schema.json describes it.
 type statusAnswer struct {
 	Node    string `json:"node"`
@@ -45,10 +48,18 @@ func (h *health) status(ctx context.Context, node string) (statusAnswer, error) 
 // handleStatus serves the status as JSON and as a page. Both name pods, so that where metrics are open to everybody they are
 // for this machine, or pod, alone.
 func handleStatus(mux *http.ServeMux, o *options, h *health) {
+	places := make(chan struct{}, statusInFlight)
 	serve := func(answer func(http.ResponseWriter, statusAnswer) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if !o.maySeeStatus(r) {
 				refuse(w, "the status names pods, and this address need not ask who you are: ask from loopback (kubectl port-forward), by an IP address or localhost; or use --web-config-file without --metrics-insecure")
+				return
+			}
+			select {
+			case places <- struct{}{}:
+				defer func() { <-places }()
+			default:
+				http.Error(w, "others are being answered; ask again", http.StatusServiceUnavailable)
 				return
 			}
 			a, err := h.status(r.Context(), o.nodeName)
