@@ -31,6 +31,9 @@ type inspection struct {
 	check verifier // made from verify; nil: none
 }
 
+// outputs are the values of --output.
+var outputs = []string{"table", "wide", "json", "yaml"}
+
 func inspectCommand() *cobra.Command {
 	o := &inspection{}
 	c := &cobra.Command{
@@ -59,6 +62,7 @@ func inspectCommand() *cobra.Command {
 	f.DurationVar(&o.grace, "grace", 2*time.Minute, "how late a refresh may be before the token is stale; the kubelet's are up to 91 s late")
 	f.StringVar(&o.verify, "verify", "", "check each token: against a JWKS, of which this is the file or the https URL; or review, by the API server that --kubeconfig names")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig for --verify review: who may create tokenreviews")
+	complete(c, map[string][]string{"output": outputs})
 	return c
 }
 
@@ -66,7 +70,7 @@ func (o *inspection) complete(args []string) error {
 	switch {
 	case len(args) > 1:
 		return fmt.Errorf("unexpected argument %q; inspect takes one pod", args[1])
-	case !slices.Contains([]string{"table", "wide", "json", "yaml"}, o.output):
+	case !slices.Contains(outputs, o.output):
 		return fmt.Errorf("--output %q: must be table, wide, json or yaml", o.output)
 	case o.interval < 100*time.Millisecond:
 		return fmt.Errorf("--interval %s: must be at least 100ms", o.interval)

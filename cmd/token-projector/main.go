@@ -23,6 +23,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -54,10 +55,8 @@ var errFound = errors.New("found something wrong")
 
 // command carries out the command line and returns the exit status.
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := commands()
+	root := commands(stdout, stderr)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -72,8 +71,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 // commands is the program's command line.
-func commands() *cobra.Command {
-	cobra.EnableTraverseRunHooks = false
+func commands(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "token-projector",
 		Short:         "Keeps the projected ServiceAccount tokens of a node's pods fresh on disk",
@@ -88,7 +86,43 @@ func commands() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
 	root.AddCommand(runCommand(), inspectCommand(), observeCommand(), waitCommand(), versionCommand())
+	root.SetOut(stdout) // the commands that follow ask for it now
+	root.SetErr(stderr)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	strictly(root)
 	return root
+}
+
+// strictly has cobra's own commands refuse what they do not know; by themselves they print the root's help, and exit 0.
+func strictly(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Run, c.RunE = nil, help
+		case "completion":
+			c.Args, c.RunE = noSuchShell, func(c *cobra.Command, _ []string) error { return c.Help() }
+			for _, shell := range c.Commands() {
+				shell.Args = noArguments
+			}
+		}
+	}
+}
+
+func help(c *cobra.Command, args []string) error {
+	of, rest, err := c.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return misuse{fmt.Errorf("unknown command %q; try token-projector help", strings.Join(args, " "))}
+	}
+	of.InitDefaultHelpFlag()
+	return of.Help()
+}
+
+func noSuchShell(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return misuse{fmt.Errorf("unknown shell %q; try token-projector completion", args[0])}
+	}
+	return nil
 }
 
 // noArguments refuses what is no flag.
@@ -113,14 +147,29 @@ func runCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c.Flags())
+	complete(c, map[string][]string{
+		"identity":  identities,
+		"volumes":   {string(projector.SelectAll), string(projector.SelectUnmounted)},
+		"log-level": {"debug", "info", "warn", "error"}, "log-format": {"json", "console"},
+	})
 	return c
+}
+
+// complete tells shells which values flags have, and that the command itself takes no file.
+func complete(c *cobra.Command, values map[string][]string) {
+	c.ValidArgsFunction = cobra.NoFileCompletions
+	for flag, these := range values {
+		if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(these, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+			panic(err) // there is no such flag
+		}
+	}
 }
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  noArguments,
+		Args:  noArguments, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(c.OutOrStdout(), "token-projector %s (%s, %s)\n", version, revision(), runtime.Version())
 			return err

@@ -46,6 +46,7 @@ func waitCommand() *cobra.Command {
 	f.SortFlags = false
 	f.StringVar(&o.file, "file", "", "the token's file")
 	f.DurationVar(&o.timeout, "timeout", 0, "how long to wait; 0: for ever")
+	complete(c, nil)
 	return c
 }
 
