@@ -18,6 +18,7 @@ import (
 // FoundVolume is a projected volume below a root, as [Survey] found it.
 type FoundVolume struct {
 	Key     Key
+	Ours    bool         // below a root of a Projector, whose every volume is one with tokens
 	Dir     string       // its path
 	Version string       // subdirectory of Dir with the current files; "": nothing is published
 	Changed time.Time    // when Dir's entries last changed, by the local clock
@@ -55,8 +56,13 @@ func Survey(path string, visit func(FoundVolume)) error {
 	if err != nil {
 		return fmt.Errorf("list pods: %w", err)
 	}
+	var marker unix.Stat_t
+	ours := unix.Fstatat(root.Fd(), markerName, &marker, unix.AT_SYMLINK_NOFOLLOW) == nil
 	for _, uid := range uids {
-		surveyPod(pods, path, types.UID(uid), visit)
+		surveyPod(pods, path, types.UID(uid), func(v FoundVolume) {
+			v.Ours = ours
+			visit(v)
+		})
 	}
 	return nil
 }

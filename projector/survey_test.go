@@ -39,12 +39,16 @@ func TestSurvey(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	if err := os.WriteFile(filepath.Join(root, markerName), []byte(markerText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
 	var seen []string
 	err := Survey(root, func(v FoundVolume) {
 		if v.Err != nil {
 			t.Errorf("%v: %v", v.Key, v.Err)
 		}
-		if v.Dir != volume(string(v.Key.PodUID), v.Key.Volume) || time.Since(v.Changed) > time.Hour {
+		if !v.Ours || v.Dir != volume(string(v.Key.PodUID), v.Key.Volume) || time.Since(v.Changed) > time.Hour {
 			t.Errorf("%v: directory %s, changed %s", v.Key, v.Dir, v.Changed)
 		}
 		at := string(v.Key.PodUID) + "/" + v.Key.Volume

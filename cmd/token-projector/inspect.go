@@ -42,8 +42,8 @@ func inspectCommand() *cobra.Command {
 		Long: "Shows every projected token below a root, soonest expiry first, and never a token itself. It reads files alone: neither a\n" +
 			"daemon nor an API server is needed. The kubelet's root has the same layout: --root-dir /var/lib/kubelet.\n\n" +
 			"States: fresh; stale, still there --grace after its refresh was due; expired; early, not valid yet by this machine's clock;\n" +
-			"foreign, it says it is of another pod; invalid, as --verify found; pending, nothing is published yet; unreadable.\n" +
-			"Any but fresh, and pending for less than --grace, is exit status 1.",
+			"foreign, it says it is of another pod; invalid, as --verify found; pending, nothing is published yet; missing, a volume\n" +
+			"of our own root holds no token; unreadable. Any but fresh, and pending for less than --grace, is exit status 1.",
 		Example: "  token-projector inspect\n  token-projector inspect -o wide team-a/web-0\n  token-projector inspect --root-dir /var/lib/kubelet --watch",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -197,6 +197,7 @@ const (
 	stateForeign    = "foreign"
 	stateInvalid    = "invalid"
 	statePending    = "pending"
+	stateMissing    = "missing"
 	stateUnreadable = "unreadable"
 )
 
@@ -238,7 +239,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// tokenless is the sighting of a volume that cannot be read, or in which nothing was published.
+// tokenless is the sighting of a volume that cannot be read, or in which nothing was published, or no token is any more.
 func tokenless(v projector.FoundVolume, now time.Time, grace time.Duration) (s sighting, ok bool) {
 	s = sighting{PodUID: string(v.Key.PodUID), Volume: v.Key.Volume, File: v.Dir}
 	switch {
@@ -248,6 +249,8 @@ func tokenless(v projector.FoundVolume, now time.Time, grace time.Duration) (s s
 		s.State, s.Error, s.wrong = stateUnreadable, projector.Scrub(v.Err.Error()), true
 	case v.Version == "":
 		s.State, s.wrong = statePending, now.Sub(v.Changed) > grace
+	case v.Ours && len(v.Tokens) == 0:
+		s.State, s.wrong = stateMissing, true
 	default:
 		return s, false
 	}
