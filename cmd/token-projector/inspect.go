@@ -150,20 +150,26 @@ type sighting struct {
 // look reads the root.
 func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error) {
 	found := sightings{Time: now, Root: o.rootDir, Tokens: []sighting{}}
+	wanted := map[string]bool{} // by UID
 	err := projector.Survey(o.rootDir, func(v projector.FoundVolume) {
 		for _, t := range v.Tokens {
-			if s := newSighting(v, t, now, o.grace); o.wants(s) {
+			s := newSighting(v, t, now, o.grace)
+			if o.wants(s) {
+				wanted[s.PodUID] = true
 				o.verifyOne(ctx, &s, t)
-				found.Tokens = append(found.Tokens, s)
 			}
+			found.Tokens = append(found.Tokens, s)
 		}
-		if s, ok := tokenless(v, now, o.grace); ok && o.wants(s) {
+		if s, ok := tokenless(v, now, o.grace); ok {
+			wanted[s.PodUID] = wanted[s.PodUID] || o.wants(s)
 			found.Tokens = append(found.Tokens, s)
 		}
 	})
 	if err != nil {
 		return found, err
 	}
+	// Only its tokens name a pod: a volume without any is of the pod whose directory it lies in.
+	found.Tokens = slices.DeleteFunc(found.Tokens, func(s sighting) bool { return !wanted[s.PodUID] })
 	if o.only != "" && len(found.Tokens) == 0 {
 		return found, fmt.Errorf("no token of %q below %s; without that argument every pod's are shown", o.only, o.rootDir)
 	}
@@ -173,9 +179,9 @@ func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error)
 	return found, nil
 }
 
-// wants reports whether the sighting is of what was asked for.
+// wants reports whether the sighting is of what was asked for. What another pod's token says of its pod does not count.
 func (o *inspection) wants(s sighting) bool {
-	return o.only == "" || o.only == s.PodUID || s.Pod != "" && (o.only == s.Pod || o.only == s.Namespace+"/"+s.Pod)
+	return o.only == "" || o.only == s.PodUID || s.Pod != "" && s.State != stateForeign && (o.only == s.Pod || o.only == s.Namespace+"/"+s.Pod)
 }
 
 // verifyOne has the token verified, if that was asked for and it is good otherwise.
