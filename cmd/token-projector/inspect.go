@@ -207,6 +207,9 @@ const (
 	stateUnreadable = "unreadable"
 )
 
+// maxAudiences is how many are shown. A projected token has one; in a file that a pod wrote there may be a million.
+const maxAudiences = 8
+
 // clockLeeway is how far ahead of this machine the API server's clock may be.
 const clockLeeway = time.Minute
 
@@ -214,15 +217,18 @@ func newSighting(v projector.FoundVolume, t projector.FoundToken, now time.Time,
 	c := t.Claims
 	_, account, _ := strings.Cut(strings.TrimPrefix(c.Subject, "system:serviceaccount:"), ":")
 	s := sighting{
-		Namespace: projector.Scrub(c.Namespace), Pod: projector.Scrub(c.PodName), PodUID: string(v.Key.PodUID),
-		Volume: v.Key.Volume, Path: projector.Scrub(t.File.Path), File: projector.Scrub(filepath.Join(v.Dir, t.File.Path)),
+		Namespace: projector.Scrub(c.Namespace), Pod: projector.Scrub(c.PodName), PodUID: projector.Scrub(string(v.Key.PodUID)),
+		Volume: projector.Scrub(v.Key.Volume), Path: projector.Scrub(t.File.Path), File: projector.Scrub(filepath.Join(v.Dir, t.File.Path)),
 		ServiceAccount: projector.Scrub(account),
 		Issued:         c.Lifetime.Issued, RefreshBy: c.Lifetime.Limit(), Expires: c.Lifetime.Expires,
 		Mode: fmt.Sprintf("%04o", t.File.Mode.Perm()), Owner: fmt.Sprintf("%d:%d", t.File.Owner.UID, t.File.Owner.GID),
 		State: stateFresh,
 	}
-	for _, a := range c.Audience {
+	for _, a := range c.Audience[:min(len(c.Audience), maxAudiences)] {
 		s.Audiences = append(s.Audiences, projector.Scrub(a))
+	}
+	if len(c.Audience) > maxAudiences {
+		s.Audiences = append(s.Audiences, "…")
 	}
 	switch {
 	case c.PodUID != v.Key.PodUID:
@@ -247,7 +253,7 @@ func later(a, b time.Time) time.Time {
 
 // tokenless is the sighting of a volume that cannot be read, or in which nothing was published, or no token is any more.
 func tokenless(v projector.FoundVolume, now time.Time, grace time.Duration) (s sighting, ok bool) {
-	s = sighting{PodUID: string(v.Key.PodUID), Volume: v.Key.Volume, File: v.Dir}
+	s = sighting{PodUID: projector.Scrub(string(v.Key.PodUID)), Volume: projector.Scrub(v.Key.Volume), File: projector.Scrub(v.Dir)}
 	switch {
 	case errors.Is(v.Err, os.ErrPermission):
 		s.State, s.Error, s.wrong = stateUnreadable, "permission denied; run as root", true

@@ -28,6 +28,10 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("ESC", "\x1b")
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"project":   signer.project,
 			"token":     signer.token,
@@ -116,7 +120,7 @@ func (s *signer) sign(ts *testscript.TestScript, uid string, args []string) []by
 // issue makes a token for the namespace (ns), pod, its uid, service account (sa) and audience (aud).
 func (s *signer) issue(a map[string]string, issued time.Time, ttl time.Duration) ([]byte, error) {
 	token, err := jwt.Signed(s.signer).Claims(map[string]any{
-		"sub": "system:serviceaccount:" + a["ns"] + ":" + a["sa"], "aud": []string{a["aud"]},
+		"sub": "system:serviceaccount:" + a["ns"] + ":" + a["sa"], "aud": strings.Split(a["aud"], ","),
 		"iat": issued.Unix(), "nbf": issued.Unix(), "exp": issued.Add(ttl).Unix(),
 		"kubernetes.io": map[string]any{"namespace": a["ns"], "pod": map[string]string{"name": a["pod"], "uid": a["uid"]}},
 	}).Serialize()
