@@ -89,19 +89,29 @@ func (o *inspection) complete(args []string) error {
 func (o *inspection) run(ctx context.Context, w io.Writer) error {
 	timer := time.NewTimer(o.interval)
 	defer timer.Stop()
+	var last error
 	for {
 		err := o.once(ctx, w)
-		if !o.watch || err != nil && !errors.Is(err, errFound) {
+		switch {
+		case !o.watch:
+			return err
+		case errors.Is(err, errInterrupted):
+			return last
+		case err != nil && !errors.Is(err, errFound):
 			return err
 		}
+		last = err
 		timer.Reset(o.interval)
 		select {
 		case <-ctx.Done():
-			return err
+			return last
 		case <-timer.C:
 		}
 	}
 }
+
+// errInterrupted says that a look was not finished: what it has found so far may be wrong.
+var errInterrupted = errors.New("interrupted")
 
 // once looks, and prints what it has seen.
 func (o *inspection) once(ctx context.Context, w io.Writer) error {
@@ -112,8 +122,7 @@ func (o *inspection) once(ctx context.Context, w io.Writer) error {
 	if err := o.print(w, found); err != nil {
 		return err
 	}
-	wrong := slices.ContainsFunc(found.Tokens, func(t sighting) bool { return t.wrong })
-	if wrong {
+	if len(found.Tokens) == 0 && o.only != "" || slices.ContainsFunc(found.Tokens, func(t sighting) bool { return t.wrong }) {
 		return errFound
 	}
 	return nil
@@ -168,9 +177,12 @@ func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error)
 	if err != nil {
 		return found, err
 	}
+	if ctx.Err() != nil {
+		return found, errInterrupted
+	}
 	// Only its tokens name a pod: a volume without any is of the pod whose directory it lies in.
 	found.Tokens = slices.DeleteFunc(found.Tokens, func(s sighting) bool { return !wanted[s.PodUID] })
-	if o.only != "" && len(found.Tokens) == 0 {
+	if o.only != "" && len(found.Tokens) == 0 && !o.watch {
 		return found, fmt.Errorf("no token of %q below %s; without that argument every pod's are shown", o.only, o.rootDir)
 	}
 	slices.SortStableFunc(found.Tokens, func(a, b sighting) int {

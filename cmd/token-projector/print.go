@@ -37,7 +37,11 @@ func (o *inspection) print(w io.Writer, found sightings) error {
 		fmt.Fprint(w, "\x1b[H\x1b[2J\x1b[3J")
 	}
 	if len(found.Tokens) == 0 {
-		_, err := fmt.Fprintf(w, "no projected token below %s\n", found.Root)
+		of := ""
+		if o.only != "" {
+			of = fmt.Sprintf(" of %q", o.only)
+		}
+		_, err := fmt.Fprintf(w, "no projected token%s below %s\n", of, found.Root)
 		return err
 	}
 	return o.table(w, found, onTerminal && os.Getenv("NO_COLOR") == "")

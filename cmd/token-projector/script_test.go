@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -61,32 +62,34 @@ func newSigner(t *testing.T) *signer {
 
 // project ROOT UID VOLUME PATH NAME=VALUE... publishes a volume of one token, and its namespace beside it.
 func (s *signer) project(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(publish(ts.MkAbs(args[0]), args[1], args[2], args[3], s.sign(ts, args[1], args[4:])))
+	ts.Check(s.publish(ts.MkAbs(args[0]), args[1:]...))
 }
 
-// publish publishes a volume of one token, and its namespace beside it, as the kubelet does and we do.
-func publish(root, uid, volume, path string, token []byte) error {
-	at := filepath.Join(root, "pods", uid, "volumes/kubernetes.io~projected", volume)
-	if err := os.MkdirAll(at, 0o755); err != nil {
+// publish does what project says, for a root, UID, VOLUME, PATH and NAME=VALUE...
+func (s *signer) publish(root string, args ...string) error {
+	token, err := s.sign(args[0], args[3:])
+	path := filepath.Join(root, "pods", args[0], "volumes/kubernetes.io~projected", args[1])
+	if err := errors.Join(err, os.MkdirAll(path, 0o755)); err != nil {
 		return err
 	}
-	dir, err := atomicwriter.OpenRoot(at)
+	dir, err := atomicwriter.OpenRoot(path)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
 	self := dir.Self()
-	files := []atomicwriter.File{
-		{Path: path, Data: token, Mode: 0o640, Owner: &self},
+	_, err = dir.Publish([]atomicwriter.File{
+		{Path: args[2], Data: token, Mode: 0o640, Owner: &self},
 		{Path: "namespace", Data: []byte("team-a"), Mode: 0o644, Owner: &self},
-	}
-	_, err = dir.Publish(files, atomicwriter.Options{Now: time.Now()})
+	}, atomicwriter.Options{Now: time.Now()})
 	return err
 }
 
 // token FILE NAME=VALUE... writes a token's file.
 func (s *signer) token(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), s.sign(ts, "u1", args[1:]), 0o600))
+	token, err := s.sign("u1", args[1:])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), token, 0o600))
 }
 
 // jwks FILE writes the public key.
@@ -96,35 +99,25 @@ func (s *signer) jwks(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
 
-// sign makes a token that was issued age ago and lives for ttl.
-func (s *signer) sign(ts *testscript.TestScript, uid string, args []string) []byte {
+// sign makes a token that was issued age ago, or at iat, and lives for ttl.
+func (s *signer) sign(uid string, args []string) ([]byte, error) {
 	a := map[string]string{"ns": "team-a", "pod": "web-0", "sa": "web", "aud": "vault", "age": "0s", "ttl": "1h", "uid": uid}
 	for _, arg := range args {
 		name, value, _ := strings.Cut(arg, "=")
 		a[name] = value
 	}
-	span := func(name string) time.Duration {
-		d, err := time.ParseDuration(a[name])
-		ts.Check(err)
-		return d
-	}
-	issued := time.Now().Add(-span("age"))
+	age, err1 := time.ParseDuration(a["age"])
+	ttl, err2 := time.ParseDuration(a["ttl"])
+	issued := time.Now().Add(-age)
 	if iat, err := strconv.ParseInt(a["iat"], 10, 64); err == nil {
 		issued = time.Unix(iat, 0)
 	}
-	token, err := s.issue(a, issued, span("ttl"))
-	ts.Check(err)
-	return token
-}
-
-// issue makes a token for the namespace (ns), pod, its uid, service account (sa) and audience (aud).
-func (s *signer) issue(a map[string]string, issued time.Time, ttl time.Duration) ([]byte, error) {
 	token, err := jwt.Signed(s.signer).Claims(map[string]any{
 		"sub": "system:serviceaccount:" + a["ns"] + ":" + a["sa"], "aud": strings.Split(a["aud"], ","),
 		"iat": issued.Unix(), "nbf": issued.Unix(), "exp": issued.Add(ttl).Unix(),
 		"kubernetes.io": map[string]any{"namespace": a["ns"], "pod": map[string]string{"name": a["pod"], "uid": a["uid"]}},
 	}).Serialize()
-	return []byte(token), err
+	return []byte(token), errors.Join(err1, err2, err)
 }
 
 // no-tokens fails if the latest command has printed a token of the work directory, or any part of a signature; it first

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// TestInspectWatch: each look shows what is there then, be it nothing, until the signal; the last one is the exit status.
+func TestInspectWatch(t *testing.T) {
+	for name, last := range map[string]struct {
+		args   []string
+		says   string
+		status int
+	}{
+		"well":  {[]string{"age=1m"}, " fresh", 0},
+		"stale": {[]string{"age=55m"}, " stale", 1},
+		"gone":  {nil, `no projected token of "web-0" below `, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, root := newSigner(t), t.TempDir()
+			publish := func(args ...string) {
+				t.Helper()
+				if err := s.publish(root, append([]string{"u1", "v", "token"}, args...)...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			publish()
+			ctx, cancel := context.WithCancel(t.Context())
+			out, w := io.Pipe()
+			var stderr bytes.Buffer
+			status := make(chan int, 1)
+			go func() {
+				status <- command(ctx, []string{"inspect", "--root-dir", root, "--watch", "--interval", "100ms", "web-0"}, w, &stderr)
+				w.Close()
+			}()
+			lines := bufio.NewScanner(out)
+			until := func(says string) {
+				for lines.Scan() {
+					if strings.Contains(lines.Text(), says) {
+						return
+					}
+				}
+				t.Errorf("it ended before it said %q: %s", says, stderr.String())
+			}
+			until(" fresh")
+			publish("age=61m")
+			until(" expired")
+			if last.args != nil {
+				publish(last.args...)
+			} else if err := os.RemoveAll(filepath.Join(root, "pods", "u1")); err != nil {
+				t.Fatal(err)
+			}
+			until(last.says)
+			cancel()
+			_, _ = io.Copy(io.Discard, out)
+			if got := <-status; got != last.status || stderr.Len() > 0 {
+				t.Errorf("exit status %d, want %d: %s", got, last.status, stderr.String())
+			}
+		})
+	}
+}
+
+// TestInspectInterrupted: a signal while the API server is asked ends it, and what was not answered is not said to be invalid.
+func TestInspectInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	api := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then is it noticed that the client goes
+		cancel()
+		<-r.Context().Done()
+	}))
+	defer api.Close()
+	root, kubeconfig := t.TempDir(), filepath.Join(t.TempDir(), "kubeconfig")
+	if err := newSigner(t).publish(root, "u1", "v", "token"); err != nil {
+		t.Fatal(err)
+	}
+	config := clientcmdapi.Config{
+		Clusters: map[string]*clientcmdapi.Cluster{"c": {Server: api.URL}}, Contexts: map[string]*clientcmdapi.Context{"c": {Cluster: "c"}}, CurrentContext: "c",
+	}
+	if err := clientcmd.WriteToFile(config, kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	status := command(ctx, []string{"inspect", "--root-dir", root, "--verify", "review", "--kubeconfig", kubeconfig}, &stdout, &stderr)
+	if status != 1 || stdout.Len() > 0 || stderr.String() != "token-projector: interrupted\n" {
+		t.Errorf("exit status %d, stdout %q, stderr %q", status, stdout.String(), stderr.String())
+	}
+}
