@@ -42,8 +42,9 @@ func inspectCommand() *cobra.Command {
 		Long: "Shows every projected token below a root, soonest expiry first, and never a token itself. It reads files alone: neither a\n" +
 			"daemon nor an API server is needed. The kubelet's root has the same layout: --root-dir /var/lib/kubelet.\n\n" +
 			"States: fresh; stale, still there --grace after its refresh was due; expired; early, not valid yet by this machine's clock;\n" +
-			"foreign, it says it is of another pod; invalid, as --verify found; pending, nothing is published yet; missing, a volume\n" +
-			"of our own root holds no token; unreadable. Any but fresh, and pending for less than --grace, is exit status 1.",
+			"foreign, it says it is of another pod; invalid, as --verify found; unverified, the API server did not say; pending,\n" +
+			"nothing is published yet; missing, a volume of our own root holds no token; unreadable.\n" +
+			"Any but fresh, and pending for less than --grace, is exit status 1.",
 		Example: "  token-projector inspect\n  token-projector inspect -o wide team-a/web-0\n  token-projector inspect --root-dir /var/lib/kubelet --watch",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -201,8 +202,13 @@ func (o *inspection) verifyOne(ctx context.Context, s *sighting, t projector.Fou
 	if o.check == nil || s.State == stateExpired {
 		return
 	}
-	if err := o.check(ctx, t.File.Data, t.Claims.Audience); err != nil {
-		s.State, s.Error, s.wrong = stateInvalid, projector.Scrub(err.Error()), true
+	err := o.check(ctx, t.File.Data, t.Claims.Audience)
+	if err == nil {
+		return
+	}
+	s.Error, s.wrong = projector.Scrub(err.Error()), true
+	if s.State = stateInvalid; errors.Is(err, errNotReviewed) {
+		s.State = stateUnverified
 	}
 }
 
@@ -214,6 +220,7 @@ const (
 	stateEarly      = "early"
 	stateForeign    = "foreign"
 	stateInvalid    = "invalid"
+	stateUnverified = "unverified"
 	statePending    = "pending"
 	stateMissing    = "missing"
 	stateUnreadable = "unreadable"

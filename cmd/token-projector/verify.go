@@ -22,6 +22,9 @@ import (
 // verifier checks a token that is for these audiences. Its error holds nothing of the token.
 type verifier func(ctx context.Context, token []byte, audiences []string) error
 
+// errNotReviewed says that the API server did not answer whether a token is good.
+var errNotReviewed = errors.New("not reviewed")
+
 // byReview is the source of verification that asks an API server.
 const byReview = "review"
 
@@ -114,7 +117,7 @@ func reviewer(kubeconfig string) (verifier, error) {
 		err := client.Core.Post().AbsPath("/apis/authentication.k8s.io/v1/tokenreviews").Body(review).Do(ctx).Into(answer)
 		switch {
 		case err != nil:
-			return fmt.Errorf("not reviewed: %w", err)
+			return fmt.Errorf("%w: %w", errNotReviewed, err)
 		case !answer.Status.Authenticated:
 			return fmt.Errorf("the API server refuses it: %s", answer.Status.Error)
 		}
