@@ -51,6 +51,10 @@ func inspectCommand() *cobra.Command {
 			if err := o.complete(args); err != nil {
 				return misuse{err}
 			}
+			var err error
+			if o.check, err = newVerifier(o.verify, o.kubeconfig); err != nil {
+				return err
+			}
 			return o.run(c.Context(), c.OutOrStdout())
 		},
 	}
@@ -82,9 +86,7 @@ func (o *inspection) complete(args []string) error {
 	if strings.Count(o.only, "/") > 1 {
 		return fmt.Errorf("%q names no pod; give POD, NAMESPACE/POD or UID", o.only)
 	}
-	var err error
-	o.check, err = newVerifier(o.verify, o.kubeconfig)
-	return err
+	return validateVerify(o.verify, o.kubeconfig)
 }
 
 func (o *inspection) run(ctx context.Context, w io.Writer) error {

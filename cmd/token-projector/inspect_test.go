@@ -96,3 +96,24 @@ func TestInspectInterrupted(t *testing.T) {
 		t.Errorf("exit status %d, stdout %q, stderr %q", status, stdout.String(), stderr.String())
 	}
 }
+
+// TestKeysOverPlainHTTP: a JWKS that an https URL leads to, but that came over plain HTTP, is not taken.
+func TestKeysOverPlainHTTP(t *testing.T) {
+	keys := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) })
+	plain, secret := httptest.NewServer(keys), httptest.NewTLSServer(keys)
+	defer plain.Close()
+	defer secret.Close()
+	for to, want := range map[string]bool{plain.URL: false, secret.URL: true} {
+		from := httptest.NewTLSServer(http.RedirectHandler(to, http.StatusFound))
+		defer from.Close()
+		client := keysClient()
+		client.Transport = from.Client().Transport
+		resp, err := client.Get(from.URL)
+		if (err == nil) != want {
+			t.Errorf("led to %s: %v", to, err)
+		}
+		if err == nil {
+			resp.Body.Close()
+		}
+	}
+}

@@ -31,14 +31,24 @@ const byReview = "review"
 // maxKeys bounds a JWKS, in bytes.
 const maxKeys = 1 << 20
 
+// validateVerify says what is wrong with the two flags.
+func validateVerify(source, kubeconfig string) error {
+	u, err := url.Parse(source)
+	switch {
+	case source == byReview && kubeconfig == "":
+		return errors.New("--verify review asks an API server: name it by --kubeconfig")
+	case source != byReview && kubeconfig != "":
+		return errors.New("--kubeconfig is for --verify review; leave one of the two out")
+	case err == nil && u.Scheme != "" && u.Scheme != "https":
+		return fmt.Errorf("--verify %s: must be a file or an https URL", source)
+	}
+	return nil
+}
+
 // newVerifier makes a verifier of what --verify says; nil for nothing. The keys
 // are read now, and only now.
 func newVerifier(source, kubeconfig string) (verifier, error) {
 	switch {
-	case source == byReview && kubeconfig == "":
-		return nil, errors.New("--verify review asks an API server: name it by --kubeconfig")
-	case source != byReview && kubeconfig != "":
-		return nil, errors.New("--kubeconfig is for --verify review; leave one of the two out")
 	case source == "":
 		return nil, nil
 	case source == byReview:
@@ -64,11 +74,7 @@ func readKeys(source string) ([]byte, error) {
 	if err != nil || u.Scheme == "" {
 		return os.ReadFile(source)
 	}
-	if u.Scheme != "https" {
-		return nil, fmt.Errorf("%s: must be a file or an https URL", source)
-	}
-	client := http.Client{Timeout: requestTimeout}
-	resp, err := client.Get(source)
+	resp, err := keysClient().Get(source)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +83,16 @@ func readKeys(source string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: answered %s", source, resp.Status)
 	}
 	return io.ReadAll(io.LimitReader(resp.Body, maxKeys))
+}
+
+// keysClient follows a redirection to https alone.
+func keysClient() *http.Client {
+	return &http.Client{Timeout: requestTimeout, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		if r.URL.Scheme != "https" || len(via) > 3 {
+			return errors.New("it leads to plain HTTP, or in a circle")
+		}
+		return nil
+	}}
 }
 
 func bySignature(keys jose.JSONWebKeySet) verifier {
