@@ -56,9 +56,21 @@ func pageRowsOf(s *projector.Status) []pageRow {
 	slices.SortStableFunc(rows, func(a, b pageRow) int {
 		return cmp.Or(
 			cmp.Compare(slices.Index(urgency, a.token.State), slices.Index(urgency, b.token.State)),
+			cmp.Compare(a.sound(), b.sound()),
 			a.token.Expires.Compare(b.token.Expires))
 	})
 	return rows
+}
+
+// failure is the token's error, or else its volume's; nil: neither has one.
+func (r pageRow) failure() *projector.VolumeError { return cmp.Or(r.token.Error, r.volume.Error) }
+
+// sound is 0 if the volume is detached or something has failed, be the token fresh; else 1.
+func (r pageRow) sound() int {
+	if r.volume.State == "detached" || r.failure() != nil {
+		return 0
+	}
+	return 1
 }
 
 // page is the whole status as a page for people.
@@ -135,7 +147,7 @@ func (r pageRow) row(now time.Time) g.Node {
 	if r.volume.State == "detached" {
 		state += ", detached"
 	}
-	failure := cmp.Or(t.Error, r.volume.Error)
+	failure := r.failure()
 	return html.Tr(
 		html.Td(g.Text(r.name())), html.Td(g.Text(r.volume.Name)), html.Td(g.Text(t.Path)), html.Td(g.Text(t.Audience)),
 		html.Td(html.Class(t.State), g.Text(state)), html.Td(html.Class(t.State), bar(t, now)), html.Td(g.Text(refresh)), html.Td(g.Text(expiry)),

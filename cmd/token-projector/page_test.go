@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -77,6 +79,17 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestPagePolicy: what the browser is told to let the page have is the page's style, byte for byte, and nothing else.
+func TestPagePolicy(t *testing.T) {
+	_, rest, _ := strings.Cut(rendered(t, statusOf(1)), "<style>")
+	style, rest, found := strings.Cut(rest, "</style>")
+	sum := sha256.Sum256([]byte(style))
+	want := "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "';"
+	if !found || len(style) == 0 || strings.Contains(rest, "<style") || !strings.HasPrefix(pagePolicy, want) {
+		t.Errorf("the style's policy is %s, what is sent %s", want, pagePolicy)
+	}
+}
+
 // elementsOf counts the elements that a browser sees.
 func elementsOf(t *testing.T, text string) map[string]int {
 	t.Helper()
@@ -95,11 +108,18 @@ func elementsOf(t *testing.T, text string) map[string]int {
 
 // TestPageIsBounded: of very many tokens the most urgent are shown, and it is said that there are others.
 func TestPageIsBounded(t *testing.T) {
-	s := statusOf(pageRows + 1)
+	s := statusOf(pageRows + 3)
 	s.Pods[0].Volumes[0].Tokens[0].State = stateExpired
+	s.Pods[1].Volumes[0].State = "detached" // although its token is fresh, like the next one's
+	s.Pods[2].Volumes[0].Error = &projector.VolumeError{Reason: projector.ReasonMissing, Message: "configMap is not there"}
 	text := rendered(t, s)
-	if n := strings.Count(text, "<svg"); n != pageRows || !strings.Contains(text, "The 1000 most urgent of 1001") || !strings.Contains(text, "web-0<") {
+	if n := strings.Count(text, "<svg"); n != pageRows || !strings.Contains(text, "The 1000 most urgent of 1003") {
 		t.Errorf("%d rows", n)
+	}
+	for _, pod := range []string{"web-0<", "web-1<", "web-2<"} {
+		if !strings.Contains(text, pod) {
+			t.Errorf("no %s in the page", pod)
+		}
 	}
 }
 
