@@ -28,7 +28,8 @@ type inspection struct {
 	kubeconfig string
 	only       string // pods of this name, namespace and name, or UID; "": all
 
-	check verifier // made from verify; nil: none
+	check      verifier // made from verify; nil: none
+	unanswered int      // tokens of this look, one after the other, of which the API server said nothing
 }
 
 // outputs are the values of --output.
@@ -162,6 +163,7 @@ type sighting struct {
 // look reads the root.
 func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error) {
 	found := sightings{Time: now, Root: o.rootDir, Tokens: []sighting{}}
+	o.unanswered = 0
 	wanted := map[string]bool{} // by UID
 	err := projector.Survey(o.rootDir, func(v projector.FoundVolume) {
 		for _, t := range v.Tokens {
@@ -197,21 +199,6 @@ func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error)
 // wants reports whether the sighting is of what was asked for. What another pod's token says of its pod does not count.
 func (o *inspection) wants(s sighting) bool {
 	return o.only == "" || o.only == s.PodUID || s.Pod != "" && s.State != stateForeign && (o.only == s.Pod || o.only == s.Namespace+"/"+s.Pod)
-}
-
-// verifyOne has the token verified, if that was asked for and it is good otherwise.
-func (o *inspection) verifyOne(ctx context.Context, s *sighting, t projector.FoundToken) {
-	if o.check == nil || s.State == stateExpired {
-		return
-	}
-	err := o.check(ctx, t.File.Data, t.Claims.Audience)
-	if err == nil {
-		return
-	}
-	s.Error, s.wrong = projector.Scrub(err.Error()), true
-	if s.State = stateInvalid; errors.Is(err, errNotReviewed) {
-		s.State = stateUnverified
-	}
 }
 
 // States of a token in its file.

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -80,21 +82,60 @@ func TestInspectInterrupted(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer api.Close()
-	root, kubeconfig := t.TempDir(), filepath.Join(t.TempDir(), "kubeconfig")
+	root := t.TempDir()
 	if err := newSigner(t).publish(root, "u1", "v", "token"); err != nil {
 		t.Fatal(err)
 	}
-	config := clientcmdapi.Config{
-		Clusters: map[string]*clientcmdapi.Cluster{"c": {Server: api.URL}}, Contexts: map[string]*clientcmdapi.Context{"c": {Cluster: "c"}}, CurrentContext: "c",
-	}
-	if err := clientcmd.WriteToFile(config, kubeconfig); err != nil {
-		t.Fatal(err)
-	}
 	var stdout, stderr bytes.Buffer
-	status := command(ctx, []string{"inspect", "--root-dir", root, "--verify", "review", "--kubeconfig", kubeconfig}, &stdout, &stderr)
+	status := command(ctx, []string{"inspect", "--root-dir", root, "--verify", "review", "--kubeconfig", kubeconfigOf(t, api)}, &stdout, &stderr)
 	if status != 1 || stdout.Len() > 0 || stderr.String() != "token-projector: interrupted\n" {
 		t.Errorf("exit status %d, stdout %q, stderr %q", status, stdout.String(), stderr.String())
 	}
+}
+
+// TestInspectUnanswered: an API server that answers for no token is not asked for all of them, but again with the next look.
+func TestInspectUnanswered(t *testing.T) {
+	var asked atomic.Int32
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		http.Error(w, "broken", http.StatusInternalServerError)
+	}))
+	defer api.Close()
+	s, root := newSigner(t), t.TempDir()
+	for _, uid := range []string{"u1", "u2", "u3", "u4", "u5"} {
+		if err := s.publish(root, uid, "v", "token"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := &inspection{rootDir: root}
+	var err error
+	if o.check, err = newVerifier(byReview, kubeconfigOf(t, api)); err != nil {
+		t.Fatal(err)
+	}
+	for look := range int32(2) {
+		found, err := o.look(t.Context(), time.Now())
+		if err != nil || asked.Load() != (look+1)*maxUnanswered || len(found.Tokens) != 5 {
+			t.Errorf("look %d: %d tokens, %v; the API server was asked %d times", look, len(found.Tokens), err, asked.Load())
+		}
+		for _, token := range found.Tokens {
+			if token.State != stateUnverified || !token.wrong {
+				t.Errorf("look %d: %s is %s", look, token.PodUID, token.State)
+			}
+		}
+	}
+}
+
+// kubeconfigOf writes a kubeconfig that names the API server.
+func kubeconfigOf(t *testing.T, api *httptest.Server) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	err := clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters: map[string]*clientcmdapi.Cluster{"c": {Server: api.URL}}, Contexts: map[string]*clientcmdapi.Context{"c": {Cluster: "c"}}, CurrentContext: "c",
+	}, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // TestKeysOverPlainHTTP: a JWKS that an https URL leads to, but that came over plain HTTP, is not taken.
