@@ -32,14 +32,14 @@ func waitCommand() *cobra.Command {
 		Use:   "wait --file PATH",
 		Short: "Wait until a token is there and fresh: for an init container",
 		Long: "Waits until PATH is a file that parses as a token and whose refresh is not overdue; then it exits 0. It asks nobody and checks no\n" +
-			"signature. After --timeout it says what is wrong, and exits 1.",
+			"signature. It says why it waits when that changes. After --timeout it says what is wrong, and exits 1.",
 		Example: "  token-projector wait --file /var/run/secrets/tokens/vault-token --timeout 2m",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.complete(); err != nil {
 				return misuse{err}
 			}
-			return o.run(c.Context())
+			return o.run(c.Context(), c.ErrOrStderr())
 		},
 	}
 	f := c.Flags()
@@ -60,7 +60,7 @@ func (o *waiting) complete() error {
 	return nil
 }
 
-func (o *waiting) run(ctx context.Context) error {
+func (o *waiting) run(ctx context.Context, stderr io.Writer) error {
 	if o.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, o.timeout)
@@ -68,10 +68,15 @@ func (o *waiting) run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(waitPoll)
 	defer timer.Stop()
+	said := ""
 	for {
 		err := usable(o.file, time.Now())
 		if err == nil {
 			return nil
+		}
+		if why := projector.Scrub(err.Error()); why != said {
+			fmt.Fprintf(stderr, "token-projector: waiting: %s\n", why)
+			said = why
 		}
 		select {
 		case <-ctx.Done():
