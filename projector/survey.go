@@ -102,12 +102,28 @@ func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
+// maxReads bounds how often a volume is read whose version is another one each time.
+const maxReads = 8
+
+// read reads the volume. That it holds nothing must be said twice of the same version: one that is current when it is
+// looked up may be gone when it is opened, the kubelet's at once.
 func (v *FoundVolume) read(dir *atomicwriter.Dir) {
 	var st unix.Stat_t
 	if v.Err = unix.Fstat(dir.Fd(), &st); v.Err != nil {
 		return
 	}
 	v.Changed = time.Unix(st.Mtim.Unix())
+	for i := range maxReads {
+		before := v.Version
+		v.readOnce(dir)
+		if len(v.Tokens) > 0 || v.Err != nil || i > 0 && v.Version == before {
+			break
+		}
+	}
+	slices.SortFunc(v.Tokens, func(a, b FoundToken) int { return strings.Compare(a.File.Path, b.File.Path) })
+}
+
+func (v *FoundVolume) readOnce(dir *atomicwriter.Dir) {
 	version, err := dir.Visit(func(e atomicwriter.Entry) {
 		if c, err := ParseClaims(e.Data); err == nil {
 			e.Data = slices.Clone(e.Data)
@@ -115,5 +131,4 @@ func (v *FoundVolume) read(dir *atomicwriter.Dir) {
 		}
 	})
 	v.Version, v.Err = version.Name, err
-	slices.SortFunc(v.Tokens, func(a, b FoundToken) int { return strings.Compare(a.File.Path, b.File.Path) })
 }

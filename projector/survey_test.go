@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -97,5 +98,43 @@ func publishAt(t *testing.T, path string, contents ...string) {
 	}
 	if _, err := dir.Publish(files, atomicwriter.Options{Now: time.Now()}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSurveyDuringPublish: a volume that is published anew while it is looked at has its token, the old or the new one.
+func TestSurveyDuringPublish(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, volumePath(Key{PodUID: "a", Volume: "v"}))
+	publishAt(t, path, "token", altered(nil))
+	dir, err := atomicwriter.OpenRoot(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	now := time.Now()
+	for i := range 100 {
+		published := make(chan error, 1)
+		go func() {
+			file := atomicwriter.File{Path: "token", Data: []byte(altered(map[string]any{"jti": strconv.Itoa(i)})), Mode: 0o644, Owner: new(dir.Self())}
+			_, err := dir.Publish([]atomicwriter.File{file}, atomicwriter.Options{Now: now.Add(time.Duration(i) * time.Minute)})
+			published <- err
+		}()
+		for looking := true; looking; {
+			err := Survey(root, func(v FoundVolume) {
+				if v.Version == "" || len(v.Tokens) != 1 || v.Err != nil {
+					t.Fatalf("at %d: version %q, %d tokens, %v", i, v.Version, len(v.Tokens), v.Err)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-published:
+				if looking = false; err != nil {
+					t.Fatal(err)
+				}
+			default:
+			}
+		}
 	}
 }
