@@ -66,11 +66,14 @@ func (w *World) refused(token []byte) bool {
 	return apierrors.IsUnauthorized(err)
 }
 
-// wantRefused waits until the token is refused, which it was not before.
+// wantRefused waits until the token is refused, which it was not before: what judges it hears of a new Secret a little later.
 func (w *World) wantRefused(token []byte, after func()) {
-	if w.refused(token) {
-		w.Fatalf("refused too early")
-	}
+	w.eventually(func() error {
+		if w.refused(token) {
+			return errors.New("refused too early")
+		}
+		return nil
+	})
 	after()
 	w.eventually(func() error {
 		if !w.refused(token) {
