@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,9 @@ func FuzzDecode(f *testing.F) {
 			var seen [2]runtime.Object
 			for i := range seen {
 				body, err := m.encode(obj)
+				if err != nil && strings.Contains(err.Error(), "control characters are not allowed") && m.MediaType == "application/yaml" {
+					break // sigs.k8s.io/yaml, which the real server writes with, too, has no YAML for these
+				}
 				if err != nil {
 					t.Fatal(err)
 				}
