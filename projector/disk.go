@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/token-projector/token-projector/atomicwriter"
 )
 
@@ -22,7 +20,7 @@ type disk struct {
 func (d *disk) read(j *readJob) (atomicwriter.Version, [][32]byte, map[string]Claims, found) {
 	f := found{watch: j.watch}
 	dir, err := d.root.dir.Open(volumePath(j.key))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+	if absent(err) {
 		return atomicwriter.Version{}, nil, nil, f // nothing there that could be adopted
 	}
 	if err != nil {

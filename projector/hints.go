@@ -9,10 +9,12 @@ import (
 // verify takes in a hint that a volume's directory may have been changed.
 func (s *state) verify(k Key, now rotation.Time) {
 	p := s.pods[k.PodUID]
-	if p == nil || p.volumes.find(k.Volume) == nil {
+	if p == nil {
 		return
 	}
-	s.verifyVolume(p.volumes.find(k.Volume), now)
+	if v := p.volumes.find(k.Volume); v != nil {
+		s.verifyVolume(v, now)
+	}
 }
 
 // hint takes in that something happened to a watched directory.

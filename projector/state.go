@@ -2,8 +2,6 @@ package projector
 
 import (
 	"io/fs"
-	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -98,35 +96,6 @@ type pod struct {
 	fault    string // that the latest failed by; see blame
 }
 
-// podVolumes are the volumes of a pod, sorted by name. Most pods have one or two, for which a map is large.
-type podVolumes []*volume
-
-func (l podVolumes) search(name string) (at int, ok bool) {
-	return slices.BinarySearchFunc(l, name, func(v *volume, name string) int { return strings.Compare(v.key.Volume, name) })
-}
-
-// find returns the volume of that name; nil if there is none.
-func (l podVolumes) find(name string) *volume {
-	if at, ok := l.search(name); ok {
-		return l[at]
-	}
-	return nil
-}
-
-// with returns the volumes and one more, of a name that none of them has.
-func (l podVolumes) with(v *volume) podVolumes {
-	at, _ := l.search(v.key.Volume)
-	return slices.Insert(l, at, v)
-}
-
-// without returns the volumes but the one of that name.
-func (l podVolumes) without(name string) podVolumes {
-	if at, ok := l.search(name); ok {
-		return slices.Delete(l, at, at+1)
-	}
-	return l
-}
-
 // volume is one volume of one pod.
 type volume struct {
 	key  Key
@@ -179,30 +148,6 @@ type published struct {
 	mode  fs.FileMode
 	owner atomicwriter.Owner
 	from  int // the source that gave it, from 1; or one of the two below
-}
-
-// versionFiles are the files of a version, sorted by path: a map would take four times the memory, for each volume.
-type versionFiles []published
-
-func (f versionFiles) search(path string) (at int, ok bool) {
-	return slices.BinarySearchFunc(f, path, func(p published, path string) int { return strings.Compare(p.path, path) })
-}
-
-// find returns the file of a path, the zero value if there is none.
-func (f versionFiles) find(path string) (p published, ok bool) {
-	at, ok := f.search(path)
-	if ok {
-		p = f[at]
-	}
-	return p, ok
-}
-
-// without returns the files but that of a path.
-func (f versionFiles) without(path string) versionFiles {
-	if at, ok := f.search(path); ok {
-		return slices.Delete(f, at, at+1)
-	}
-	return f
 }
 
 // What published.from is for files that were there before us.
