@@ -11,84 +11,103 @@ import (
 	"github.com/token-projector/token-projector/atomicwriter"
 )
 
+// watched is a volume with one version, and a watcher on it. What happens in other, a directory beside the version, is hinted at as well.
+type watched struct {
+	t        *testing.T
+	dir      *atomicwriter.Dir
+	at       string // the version
+	w        *watcher
+	h        watchHandle
+	hints    chan int
+	other    string
+	sentinel int // the watch of other
+	made     int // directories in it
+}
+
+const movedVersion = "..2026_11_22_10_15_04.123456789"
+
+func newWatched(t *testing.T) *watched {
+	top := memoryDir(t)
+	v := &watched{t: t, at: filepath.Join(top, movedVersion), other: filepath.Join(top, "other"), w: newWatcher(), hints: make(chan int, 1024)}
+	v.try(os.Mkdir(v.at, 0o755))
+	v.try(os.Mkdir(v.other, 0o755))
+	var err error
+	v.dir, err = atomicwriter.OpenRoot(top)
+	v.try(err)
+	t.Cleanup(func() { v.dir.Close() })
+	v.h.id, err = v.dir.ID()
+	v.try(err)
+	go v.w.run(t.Context(), func(fd int) { v.hints <- fd }, func(err error) { t.Error(err) })
+	t.Cleanup(v.w.close)
+	otherDir, err := v.dir.Open("other")
+	v.try(err)
+	defer otherDir.Close()
+	v.sentinel = v.w.add(&watchHandle{}, otherDir)
+	return v
+}
+
+func (v *watched) try(err error) {
+	v.t.Helper()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// told returns what has been hinted at so far. The directory that it makes is one event, the last one.
+func (v *watched) told() (fds []int) {
+	v.t.Helper()
+	v.made++
+	v.try(os.Mkdir(filepath.Join(v.other, fmt.Sprint(v.made)), 0o755))
+	for {
+		select {
+		case fd := <-v.hints:
+			if fd == v.sentinel {
+				return fds
+			}
+			fds = append(fds, fd)
+		case <-time.After(time.Minute):
+			v.t.Fatal("no hint at all")
+		}
+	}
+}
+
+// update is a look, which has or has not seen which directory the version is.
+func (v *watched) update(seen bool) {
+	v.t.Helper()
+	var id atomicwriter.ID
+	if seen {
+		version, err := v.dir.Open(movedVersion)
+		v.try(err)
+		defer version.Close()
+		id, err = version.ID()
+		v.try(err)
+	}
+	v.w.update(&v.h, v.dir, movedVersion, id)
+}
+
 // TestMovedVersionIsWatched: a version that a pod moves away and back, or replaces by a directory of its own under the same name,
 // is watched again after the next look at the volume; no descriptor is left over.
 func TestMovedVersionIsWatched(t *testing.T) {
-	const name = "..2026_11_22_10_15_04.123456789"
-	top := memoryDir(t)
-	at := filepath.Join(top, name)
-	try := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	try(os.Mkdir(at, 0o755))
-	dir, err := atomicwriter.OpenRoot(top)
-	try(err)
-	defer dir.Close()
-	w, hints := newWatcher(), make(chan int, 1024)
-	go w.run(t.Context(), func(fd int) { hints <- fd }, func(err error) { t.Error(err) })
-	defer w.close()
-	var h watchHandle
-	other := filepath.Join(top, "other")
-	try(os.Mkdir(other, 0o755))
-	otherDir, err := dir.Open("other")
-	try(err)
-	defer otherDir.Close()
-	sentinel := w.add(&watchHandle{}, otherDir)
-	// told returns what has been hinted at so far. The directory that it makes is one event, the last one.
-	made := 0
-	told := func() (fds []int) {
-		t.Helper()
-		made++
-		try(os.Mkdir(filepath.Join(other, fmt.Sprint(made)), 0o755))
-		for {
-			select {
-			case fd := <-hints:
-				if fd == sentinel {
-					return fds
-				}
-				fds = append(fds, fd)
-			case <-time.After(time.Minute):
-				t.Fatal("no hint at all")
-			}
-		}
-	}
-	// update is a look, which has or has not seen which directory the version is.
-	update := func(seen bool) {
-		t.Helper()
-		var id atomicwriter.ID
-		if seen {
-			version, err := dir.Open(name)
-			try(err)
-			defer version.Close()
-			id, err = version.ID()
-			try(err)
-		}
-		w.update(&h, dir, name, id)
-	}
-	h.id, err = dir.ID()
-	try(err)
+	v := newWatched(t)
 	for what, change := range map[string]func(){
 		"nothing":  func() {},
-		"moved":    func() { try(os.Rename(at, at+"x")); try(os.Rename(at+"x", at)) },
-		"replaced": func() { try(os.Rename(at, at+".away")); try(os.Mkdir(at, 0o755)) },
+		"moved":    func() { v.try(os.Rename(v.at, v.at+"x")); v.try(os.Rename(v.at+"x", v.at)) },
+		"replaced": func() { v.try(os.Rename(v.at, v.at+".away")); v.try(os.Mkdir(v.at, 0o755)) },
 	} {
 		for _, seen := range []bool{true, false} {
-			update(seen)
+			v.update(seen)
 			change()
-			told()
-			update(seen)
-			try(os.WriteFile(filepath.Join(at, "token"), []byte("altered"), 0o644))
-			if !slices.Contains(told(), h.version) {
+			v.told()
+			v.update(seen)
+			v.try(os.WriteFile(filepath.Join(v.at, "token"), []byte("altered"), 0o644))
+			if !slices.Contains(v.told(), v.h.version) {
 				t.Errorf("%s, seen %v: a write into the version is not noticed", what, seen)
 			}
-			try(os.RemoveAll(at + ".away"))
+			v.try(os.RemoveAll(v.at + ".away"))
 		}
 	}
-	if got := len(w.notify.Load().WatchList()); got != 3 {
+	if got := len(v.w.notify.Load().WatchList()); got != 3 {
 		t.Errorf("%d watches, want 3", got)
 	}
-	w.release(&h)
+	v.w.release(&v.h)
 }
