@@ -230,7 +230,6 @@ func newSighting(v projector.FoundVolume, t projector.FoundToken, now time.Time,
 		ServiceAccount: projector.Scrub(account),
 		Issued:         c.Lifetime.Issued, RefreshBy: c.Lifetime.Limit(), Expires: c.Lifetime.Expires,
 		Mode: fmt.Sprintf("%04o", t.File.Mode.Perm()), Owner: fmt.Sprintf("%d:%d", t.File.Owner.UID, t.File.Owner.GID),
-		State: stateFresh,
 	}
 	for _, a := range c.Audience[:min(len(c.Audience), maxAudiences)] {
 		s.Audiences = append(s.Audiences, projector.Scrub(a))
@@ -238,25 +237,34 @@ func newSighting(v projector.FoundVolume, t projector.FoundToken, now time.Time,
 	if len(c.Audience) > maxAudiences {
 		s.Audiences = append(s.Audiences, "…")
 	}
-	switch {
+	_, early := validFrom(c, now)
+	switch s.State = s.stateAt(now, grace); {
 	case c.PodUID != v.Key.PodUID:
 		s.State = stateForeign
-	case c.Lifetime.Expired(now):
-		s.State = stateExpired
-	case now.After(c.Lifetime.Limit().Add(grace)):
-		s.State = stateStale
-	case later(c.NotBefore, c.Lifetime.Issued).After(now.Add(clockLeeway)):
+	case s.State == stateFresh && early:
 		s.State = stateEarly
 	}
 	s.wrong = s.State != stateFresh
 	return s
 }
 
-func later(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
+// stateAt is one of fresh, stale and expired.
+func (s sighting) stateAt(now time.Time, grace time.Duration) string {
+	switch {
+	case !now.Before(s.Expires):
+		return stateExpired
+	case now.After(s.RefreshBy.Add(grace)):
+		return stateStale
 	}
-	return a
+	return stateFresh
+}
+
+// validFrom is when a token begins to be valid, and whether this machine's clock is not there yet, by more than clocks differ.
+func validFrom(c projector.Claims, now time.Time) (from time.Time, early bool) {
+	if from = c.Lifetime.Issued; from.Before(c.NotBefore) {
+		from = c.NotBefore
+	}
+	return from, from.After(now.Add(clockLeeway))
 }
 
 // tokenless is the sighting of a volume that cannot be read, or in which nothing was published, or no token is any more.

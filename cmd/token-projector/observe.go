@@ -253,17 +253,6 @@ func (w *lookout) observe(now time.Time) metrics.Observation {
 	return o
 }
 
-// stateAt is one of fresh, stale and expired.
-func (s sighting) stateAt(now time.Time, grace time.Duration) string {
-	switch {
-	case !now.Before(s.Expires):
-		return stateExpired
-	case now.After(s.RefreshBy.Add(grace)):
-		return stateStale
-	}
-	return stateFresh
-}
-
 // lateSweeps is after how many sweeps that could not read the root what was seen before is too old to be told.
 const lateSweeps = 5
 

@@ -112,15 +112,17 @@ func usable(path string, now time.Time) error {
 		return err
 	}
 	c, err := projector.ParseClaims(text)
-	switch {
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("%s holds no token: %w", path, err)
+	}
+	from, early := validFrom(c, now)
+	switch {
 	case c.Lifetime.Expired(now):
 		return fmt.Errorf("%s expired at %s", path, stamp(c.Lifetime.Expires))
 	case !now.Before(c.Lifetime.Limit()):
 		return fmt.Errorf("%s is stale: it should have been refreshed at %s", path, stamp(c.Lifetime.Limit()))
-	case later(c.NotBefore, c.Lifetime.Issued).After(now.Add(clockLeeway)):
-		return fmt.Errorf("%s is not valid before %s by this machine's clock", path, stamp(later(c.NotBefore, c.Lifetime.Issued)))
+	case early:
+		return fmt.Errorf("%s is not valid before %s by this machine's clock", path, stamp(from))
 	}
 	return nil
 }
