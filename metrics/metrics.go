@@ -54,9 +54,13 @@ func newMetrics(version, revision string, ours, process *prometheus.Registry) *M
 		m.tokenRequests, m.tokenRequestTime, m.lastSuccess, m.lastFailure, m.lookups, m.lateness,
 		m.firstProjection, m.publishes, m.publishTime, m.adopted, m.repairs,
 		m.clientRequests, m.clientRequestTime)
-	process.MustRegister(collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerProcess(process)
 	return m
+}
+
+// registerProcess registers the collectors of the Go runtime and the process.
+func registerProcess(process *prometheus.Registry) {
+	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
 func (m *Metrics) makeTokenCollectors() {
@@ -115,9 +119,14 @@ func (m *Metrics) Handler() http.Handler {
 	if m == nil {
 		return http.NotFoundHandler()
 	}
-	return promhttp.HandlerFor(prometheus.Gatherers{m.registry, m.process}, promhttp.HandlerOpts{
+	return handler(m.registry, m.process)
+}
+
+// handler serves two registries; what it has to say of itself is in that of the process.
+func handler(ours, process *prometheus.Registry) http.Handler {
+	return promhttp.HandlerFor(prometheus.Gatherers{ours, process}, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError,
-		Registry:            m.process,
+		Registry:            process,
 		MaxRequestsInFlight: scrapesInFlight,
 		EnableOpenMetrics:   true,
 	})

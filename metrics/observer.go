@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Observer holds the collectors of somebody who only reads tokens that others keep fresh. Made by [NewObserver]; never copied.
@@ -60,7 +58,7 @@ func NewObserver(version, revision string, perToken bool) *Observer {
 		"Seconds by which a refreshed token was issued after the limit of the one before, 80 % of its lifetime or 24 h; 0: in time.",
 		latenessBuckets)
 	o.registry.MustRegister(o, o.lateness, buildInfo(version, revision))
-	o.process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerProcess(o.process)
 	return o
 }
 
@@ -71,12 +69,7 @@ func (o *Observer) Source(f func(now time.Time) Observation) { o.source.Store(&f
 func (o *Observer) RefreshLateness(d time.Duration) { o.lateness.Observe(seconds(d)) }
 
 // Handler serves all of it, as [Metrics.Handler] does.
-func (o *Observer) Handler() http.Handler {
-	return promhttp.HandlerFor(prometheus.Gatherers{o.registry, o.process}, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.ContinueOnError, Registry: o.process,
-		MaxRequestsInFlight: scrapesInFlight, EnableOpenMetrics: true,
-	})
-}
+func (o *Observer) Handler() http.Handler { return handler(o.registry, o.process) }
 
 // Describe implements prometheus.Collector.
 func (o *Observer) Describe(ch chan<- *prometheus.Desc) {
