@@ -7,14 +7,9 @@ import (
 	"testing"
 )
 
-// Observe runs the program's observe on a root, and returns the address of its metrics. The test's end ends it.
-func Observe(t *testing.T, root string, extra ...string) string {
+// Background starts a process that ends with the test, or with the tests' process.
+func Background(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
-	out := &output{changed: make(chan struct{})}
-	cmd := exec.Command(binary, append([]string{
-		"observe", "--root-dir", root, "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0",
-	}, extra...)...)
-	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -23,6 +18,17 @@ func Observe(t *testing.T, root string, extra ...string) string {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
+}
+
+// Observe runs the program's observe on a root, and returns the address of its metrics. The test's end ends it.
+func Observe(t *testing.T, root string, extra ...string) string {
+	t.Helper()
+	out := &output{changed: make(chan struct{})}
+	cmd := exec.Command(binary, append([]string{
+		"observe", "--root-dir", root, "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0",
+	}, extra...)...)
+	cmd.Stdout, cmd.Stderr = out, out
+	Background(t, cmd)
 	var address string
 	Eventually(t, "observe serves metrics", func() bool {
 		for line := range strings.Lines(out.String()) {

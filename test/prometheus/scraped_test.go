@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -80,18 +79,13 @@ func startPrometheus(t *testing.T, w *world) promv1.API {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
+	t.Cleanup(func() { // when it has ended
 		log.Close()
 		if said, _ := os.ReadFile(log.Name()); t.Failed() {
 			t.Logf("prometheus: %s", said)
 		}
 	})
+	daemontest.Background(t, cmd)
 	client, err := api.NewClient(api.Config{Address: "http://" + address})
 	if err != nil {
 		t.Fatal(err)
