@@ -30,13 +30,17 @@ func scrub(text string) string { return scrubTo(maxMessage, text) }
 
 func scrubTo(bound int, text string) string {
 	text = strings.Map(printable, cut(text, maxScanned))
-	text = credential.ReplaceAllStringFunc(text, func(found string) string {
-		if strings.ToLower(found) == found {
-			return found // the name of a host, a pod or a version; a part of a JWT is not all in lower case
-		}
-		return redacted
-	})
-	text = authorized.ReplaceAllString(text, "$1$2"+redacted)
+	if strings.ContainsFunc(text, unicode.IsUpper) { // else nothing is found that is not let be; most texts are names
+		text = credential.ReplaceAllStringFunc(text, func(found string) string {
+			if strings.ToLower(found) == found {
+				return found // the name of a host, a pod or a version; a part of a JWT is not all in lower case
+			}
+			return redacted
+		})
+	}
+	if strings.ContainsAny(text, " +%") { // one of them is part of what is looked for
+		text = authorized.ReplaceAllString(text, "$1$2"+redacted)
+	}
 	if short := cut(text, bound); short != text {
 		return short + "…"
 	}

@@ -2,6 +2,7 @@ package projector
 
 import (
 	"encoding/base64"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -82,3 +83,37 @@ func TestScrubBounds(t *testing.T) {
 }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// FuzzScrub: whatever a text is, nothing is left of it that looks like a credential.
+func FuzzScrub(f *testing.F) {
+	for _, text := range []string{"", altered(nil), "Bearer " + altered(nil), "basic+YWRtaW46aHVudGVyMg==", "bearer%20abcdefghijklmnop", "bearer abcdefghijklmnop", "\tbearer\tabcdefghijklmnop"} {
+		f.Add(text)
+	}
+	left := func(text string) bool {
+		return authorized.MatchString(text) || slices.ContainsFunc(credential.FindAllString(text, -1), func(found string) bool { return strings.ToLower(found) != found })
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, planted := range []string{text + " " + altered(nil), text + " bearer abcdefghijklmnop"} {
+			if !left(strings.Map(printable, planted)) {
+				t.Fatalf("nothing is seen in %q", planted)
+			}
+			if got := Scrub(planted); left(got) {
+				t.Errorf("left of %q: %q", planted, got)
+			}
+		}
+		if got := Scrub(text); left(got) {
+			t.Errorf("left of %q: %q", text, got)
+		}
+	})
+}
+
+func BenchmarkScrub(b *testing.B) {
+	for _, text := range []string{"a-pod-5f7d8c9b6-x2x4z", `pods "web" is forbidden: User "system:node:a" cannot get resource "pods" in API group "" in the namespace "demo"`} {
+		b.Run(strings.Fields(text)[0], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Scrub(text)
+			}
+		})
+	}
+}
