@@ -12,9 +12,10 @@ import (
 
 // Version is the current version of a volume, as [Dir.Read] found it.
 type Version struct {
-	Name  string   // of its directory; "" if there is no current version
-	Stale []string // other version directories, for [Dir.Sweep]; sorted; MaxStale at most
-	Files []Entry  // sorted by Path; nil from Visit
+	Name   string   // of its directory; "" if there is no current version
+	Stale  []string // other version directories, for [Dir.Sweep]; sorted; MaxStale at most
+	Files  []Entry  // sorted by Path; nil from Visit
+	Denied bool     // something was left out because this process may not read it
 }
 
 // Entry is a published file. The caller owns Data.
@@ -69,6 +70,7 @@ func (d *Dir) Visit(f func(Entry)) (Version, error) {
 	if err == nil {
 		err = r.dir(fd, "", 1)
 	}
+	v.Denied = r.denied || denied(err)
 	if err != nil && !odd(err) {
 		return v, d.failed("read", name, err)
 	}
@@ -118,12 +120,15 @@ func (l *listing) stale(current string) []string {
 // comes from the process or the machine.
 func odd(err error) bool { return !exhausted(err) && !errors.Is(err, ErrTooBig) }
 
+func denied(err error) bool { return errors.Is(err, fs.ErrPermission) }
+
 // reading passes on the files of a version.
 type reading struct {
-	visit func(Entry)
-	files int
-	bytes int64
-	buf   []byte // of the latest file
+	visit  func(Entry)
+	files  int
+	bytes  int64
+	buf    []byte // of the latest file
+	denied bool
 }
 
 // dir reads what is below the directory fd, and closes it.
@@ -145,6 +150,7 @@ func (r *reading) dir(fd int, prefix string, depth int) error {
 				err = r.dir(sub, prefix+name+"/", depth+1)
 			}
 		}
+		r.denied = r.denied || denied(err)
 		if err != nil && !odd(err) {
 			return err
 		}

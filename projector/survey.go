@@ -130,5 +130,8 @@ func (v *FoundVolume) readOnce(dir *atomicwriter.Dir) {
 			v.Tokens = append(v.Tokens, FoundToken{File: e, Claims: c})
 		}
 	})
+	if err == nil && version.Denied {
+		err = fmt.Errorf("read %s: %w", v.Dir, fs.ErrPermission)
+	}
 	v.Version, v.Err = version.Name, err
 }

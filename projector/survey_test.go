@@ -81,6 +81,36 @@ func TestSurveyOfNoRoot(t *testing.T) {
 	}
 }
 
+// TestSurveyDenied: a volume of which a file may not be read is said to be unreadable, and not to lack it. Nobody keeps root from reading.
+func TestSurveyDenied(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, volumePath(Key{PodUID: "a", Volume: "v"}))
+	publishAt(t, path, "token", altered(nil), "x/other", altered(nil), "y/ca.crt", "no token")
+	for _, name := range []string{"token", "x"} {
+		readable, err := filepath.EvalSymlinks(filepath.Join(path, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, tokens := true, 2
+		for _, mode := range []os.FileMode{0o755, 0} {
+			if err := os.Chmod(readable, mode); err != nil {
+				t.Fatal(err)
+			}
+			if mode == 0 && os.Geteuid() != 0 {
+				whole, tokens = false, 1
+			}
+			err := Survey(root, func(v FoundVolume) {
+				if whole != (v.Err == nil) || !whole && !errors.Is(v.Err, fs.ErrPermission) || len(v.Tokens) != tokens || v.Version == "" {
+					t.Errorf("%s of mode %v: %d tokens, %v", name, mode, len(v.Tokens), v.Err)
+				}
+			})
+			if err := errors.Join(err, os.Chmod(readable, 0o755)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // publishAt publishes files, each a path and its content, in a directory.
 func publishAt(t *testing.T, path string, contents ...string) {
 	t.Helper()
