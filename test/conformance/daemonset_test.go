@@ -11,20 +11,36 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// keptCaps are the capabilities that the container keeps. test/e2e/capabilities_test.go shows that it needs each.
-var keptCaps = []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"}
-
-// hostPaths are the directories of the node that an overlay's pod mounts, and whether read-only.
-func hostPaths(overlay string) map[string]bool {
-	paths := map[string]bool{rootMount: false}
-	if overlay == "kubelet-less" {
-		paths[kubeconfigDir] = true
-	}
-	return paths
+// needs is what the pod of an overlay has, and no more.
+type needs struct {
+	mounts   map[string]corev1.VolumeMount // by directory, of the node and in the container: read-only or not, with which propagation
+	caps     []corev1.Capability           // test/e2e/capabilities_test.go shows that it needs each
+	token    bool                          // of its account
+	priority string
 }
 
-// faults are what a DaemonSet, as the server has stored it, asks for beyond what it may, or lacks.
-func faults(ds *appsv1.DaemonSet, mayMount map[string]bool) (faults []string) {
+func needsOf(overlay string) needs {
+	n := needs{
+		mounts:   map[string]corev1.VolumeMount{rootMount: {}},
+		caps:     []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"},
+		token:    true,
+		priority: deployName,
+	}
+	switch overlay {
+	case "kubelet-less":
+		n.mounts[kubeconfigDir] = corev1.VolumeMount{ReadOnly: true}
+		n.token = false // it has a credential of the node's
+	case "observe":
+		n = needs{
+			mounts: map[string]corev1.VolumeMount{kubeletPods: {ReadOnly: true, MountPropagation: ptr.To(corev1.MountPropagationHostToContainer)}},
+			caps:   []corev1.Capability{"DAC_READ_SEARCH"},
+		}
+	}
+	return n
+}
+
+// faults are what a DaemonSet asks for beyond what it needs, or lacks.
+func faults(ds *appsv1.DaemonSet, need needs) (faults []string) {
 	pod := &ds.Spec.Template.Spec
 	check := func(ok bool, fault string) {
 		if !ok {
@@ -35,13 +51,11 @@ func faults(ds *appsv1.DaemonSet, mayMount map[string]bool) (faults []string) {
 	check(pod.HostUsers == nil && !ptr.Deref(pod.ShareProcessNamespace, false), "users or processes shared otherwise than by default")
 	check(len(pod.InitContainers) == 0 && len(pod.Containers) == 1, "more than one container")
 	check(!ptr.Deref(pod.EnableServiceLinks, true), "an environment full of services")
-	check(pod.PriorityClassName == deployName, "no priority of its own")
+	check(pod.PriorityClassName == need.priority, "another priority")
 	check(slices.Equal(pod.Tolerations, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}), "a taint that it does not tolerate")
 	check(pod.NodeSelector["kubernetes.io/os"] == "linux", "nodes that do not run Linux")
 	check(ptr.Deref(pod.TerminationGracePeriodSeconds, 0) == 30, "another time to end")
-	// Who mounts a credential of the node's needs no token, and the others do.
-	check(ptr.Deref(pod.AutomountServiceAccountToken, !mayMount[kubeconfigDir]) == !mayMount[kubeconfigDir] && pod.AutomountServiceAccountToken != nil,
-		"a token mounted, or not, against its need")
+	check(ptr.Deref(pod.AutomountServiceAccountToken, !need.token) == need.token, "a token mounted, or not, against its need")
 	sc := ptr.Deref(pod.SecurityContext, corev1.PodSecurityContext{})
 	check(ptr.Deref(sc.RunAsUser, -1) == 0 && ptr.Deref(sc.RunAsGroup, -1) == 0, "a user who is not said to be root")
 	check(len(sc.SupplementalGroups) == 0 && sc.FSGroup == nil && len(sc.Sysctls) == 0 && sc.SELinuxOptions == nil, "more of the pod's security context")
@@ -49,40 +63,40 @@ func faults(ds *appsv1.DaemonSet, mayMount map[string]bool) (faults []string) {
 	update := ds.Spec.UpdateStrategy
 	check(update.Type == appsv1.RollingUpdateDaemonSetStrategyType && update.RollingUpdate != nil &&
 		update.RollingUpdate.MaxSurge.String() == "1" && update.RollingUpdate.MaxUnavailable.String() == "0", "an update that is no surge")
-	faults = append(faults, mountFaults(pod, mayMount)...)
+	faults = append(faults, mountFaults(pod, need.mounts)...)
 	for i := range pod.Containers {
-		faults = append(faults, containerFaults(&pod.Containers[i])...)
+		faults = append(faults, containerFaults(&pod.Containers[i], need.caps)...)
 	}
 	return faults
 }
 
 // mountFaults: a pod mounts directories of the node, those it may, and nothing else.
-func mountFaults(pod *corev1.PodSpec, mayMount map[string]bool) (faults []string) {
+func mountFaults(pod *corev1.PodSpec, need map[string]corev1.VolumeMount) (faults []string) {
 	found := 0
 	for _, volume := range pod.Volumes {
 		if volume.HostPath == nil {
 			faults = append(faults, "a volume "+volume.Name+" that is no directory of the node")
 			continue
 		}
-		readOnly, may := mayMount[volume.HostPath.Path]
+		want, may := need[volume.HostPath.Path]
 		if !may {
 			faults = append(faults, "the node's "+volume.HostPath.Path)
 			continue
 		}
 		found++
 		for _, mount := range pod.Containers[0].VolumeMounts {
-			if mount.Name == volume.Name && (mount.ReadOnly != readOnly || mount.MountPropagation != nil || mount.MountPath != volume.HostPath.Path) {
+			if mount.Name == volume.Name && (mount.ReadOnly != want.ReadOnly || !ptr.Equal(mount.MountPropagation, want.MountPropagation) || mount.MountPath != volume.HostPath.Path) {
 				faults = append(faults, "another mount of "+volume.HostPath.Path)
 			}
 		}
 	}
-	if found != len(mayMount) || len(pod.Containers[0].VolumeMounts) != len(mayMount) {
+	if found != len(need) || len(pod.Containers[0].VolumeMounts) != len(need) {
 		faults = append(faults, "other mounts than it may have")
 	}
 	return faults
 }
 
-func containerFaults(c *corev1.Container) (faults []string) {
+func containerFaults(c *corev1.Container, need []corev1.Capability) (faults []string) {
 	check := func(ok bool, fault string) {
 		if !ok {
 			faults = append(faults, fault)
@@ -95,7 +109,7 @@ func containerFaults(c *corev1.Container) (faults []string) {
 	check(sc.RunAsUser == nil && sc.RunAsGroup == nil && sc.SeccompProfile == nil && sc.SELinuxOptions == nil && sc.ProcMount == nil, "more of the container's security context")
 	caps := ptr.Deref(sc.Capabilities, corev1.Capabilities{})
 	check(slices.Equal(caps.Drop, []corev1.Capability{"ALL"}), "capabilities that are not dropped")
-	check(slices.Equal(slices.Sorted(slices.Values(caps.Add)), keptCaps), "other capabilities")
+	check(slices.Equal(slices.Sorted(slices.Values(caps.Add)), need), "other capabilities")
 	ports := map[string]int32{}
 	for _, port := range c.Ports {
 		check(port.HostPort == 0 && port.HostIP == "", "a port of the host")
@@ -114,16 +128,32 @@ func containerFaults(c *corev1.Container) (faults []string) {
 	return faults
 }
 
-// TestDaemonSetFaults plants each fault in the DaemonSet of deploy/, which has none.
+// TestDaemonSetFaults plants each fault in the DaemonSet of deploy/ and in that of the overlay observe, which have none.
 func TestDaemonSetFaults(t *testing.T) {
-	ds := daemonSet(t)
-	if got := faults(ds, hostPaths("")); len(got) != 0 {
+	testFaults(t, daemonSet(t), needsOf(""))
+	observe := overlayDaemonSet(t, "observe")
+	testFaults(t, observe, needsOf("observe"))
+	for name, plant := range map[string]func(*corev1.VolumeMount){
+		"to write to":             func(m *corev1.VolumeMount) { m.ReadOnly = false },
+		"blind for what is later": func(m *corev1.VolumeMount) { m.MountPropagation = nil },
+	} {
+		planted := observe.DeepCopy()
+		plant(&planted.Spec.Template.Spec.Containers[0].VolumeMounts[0])
+		if got := faults(planted, needsOf("observe")); !slices.Equal(got, []string{"another mount of " + kubeletPods}) {
+			t.Errorf("planted: a mount %s; found: %q", name, got)
+		}
+	}
+}
+
+func testFaults(t *testing.T, ds *appsv1.DaemonSet, need needs) {
+	t.Helper()
+	if got := faults(ds, need); len(got) != 0 {
 		t.Errorf("faults of the DaemonSet: %q", got)
 	}
 	try := func(want string, plant func(*appsv1.DaemonSet)) {
 		planted := ds.DeepCopy()
 		plant(planted)
-		got := faults(planted, hostPaths(""))
+		got := faults(planted, need)
 		if !slices.ContainsFunc(got, func(fault string) bool { return strings.HasPrefix(fault, want) }) {
 			t.Errorf("planted: %s; found: %q", want, got)
 		}
@@ -143,7 +173,7 @@ var podPlants = map[string]func(*corev1.PodSpec){
 	"more than one container":     func(p *corev1.PodSpec) { p.InitContainers = p.Containers },
 	"users or processes shared":   func(p *corev1.PodSpec) { p.HostUsers = ptr.To(true) },
 	"an environment":              func(p *corev1.PodSpec) { p.EnableServiceLinks = nil },
-	"no priority":                 func(p *corev1.PodSpec) { p.PriorityClassName = "" },
+	"another priority":            func(p *corev1.PodSpec) { p.PriorityClassName += "-other" },
 	"a taint":                     func(p *corev1.PodSpec) { p.Tolerations[0].Key = "one" },
 	"nodes that do not run Linux": func(p *corev1.PodSpec) { p.NodeSelector = nil },
 	"another time to end":         func(p *corev1.PodSpec) { p.TerminationGracePeriodSeconds = nil },

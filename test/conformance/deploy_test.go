@@ -39,7 +39,12 @@ func deployDir(elem ...string) string {
 // manifests returns what `kubectl kustomize deploy` prints, or of a directory in it.
 func manifests(t *testing.T, elem ...string) []*resource.Resource {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), deployDir(elem...))
+	return kustomized(t, deployDir(elem...))
+}
+
+func kustomized(t *testing.T, dir string) []*resource.Resource {
+	t.Helper()
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,11 +127,32 @@ func applyAll(t *testing.T, objects []*resource.Resource) {
 func daemonSet(t *testing.T) *appsv1.DaemonSet {
 	t.Helper()
 	applyDeploy(t)
-	ds, err := client.AppsV1().DaemonSets(deployNamespace).Get(t.Context(), deployName, metav1.GetOptions{})
+	return storedDaemonSet(t, deployNamespace, deployName)
+}
+
+// storedDaemonSet is one as the server has it.
+func storedDaemonSet(t *testing.T, namespace, name string) *appsv1.DaemonSet {
+	t.Helper()
+	ds, err := client.AppsV1().DaemonSets(namespace).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return ds
+}
+
+// ofKind is the only object of that kind.
+func ofKind(t *testing.T, objects []*resource.Resource, kind string) *resource.Resource {
+	t.Helper()
+	var found []*resource.Resource
+	for _, object := range objects {
+		if object.GetKind() == kind {
+			found = append(found, object)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d objects of kind %s, want one", len(found), kind)
+	}
+	return found[0]
 }
 
 // Every file is part of what is applied, and the README speaks of every overlay, and of none that is not there.

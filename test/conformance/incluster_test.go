@@ -26,7 +26,8 @@ const (
 	daemonUser     = "system:serviceaccount:" + deployNamespace + ":" + deployName
 	credentialsDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 	rootMount      = "/run/token-projector"
-	kubeconfigDir  = "/etc/token-projector" // of the overlay kubelet-less
+	kubeconfigDir  = "/etc/token-projector"  // of the overlay kubelet-less
+	kubeletPods    = "/var/lib/kubelet/pods" // of the overlay observe, which mounts nothing else
 )
 
 // What the API server knows of whoever has a token that is bound to a pod.
@@ -202,7 +203,7 @@ func inSandbox(t *testing.T, pod *corev1.Pod, root, secrets string, server inter
 	}
 	for _, mount := range container.VolumeMounts {
 		switch mount.MountPath {
-		case rootMount:
+		case rootMount, kubeletPods:
 			s.Mounts[mount.MountPath] = root
 		case credentialsDir:
 			s.Mounts[mount.MountPath] = secrets
@@ -213,6 +214,9 @@ func inSandbox(t *testing.T, pod *corev1.Pod, root, secrets string, server inter
 		}
 		if mount.ReadOnly {
 			s.ReadOnly = append(s.ReadOnly, mount.MountPath)
+		}
+		if ptr.Deref(mount.MountPropagation, corev1.MountPropagationNone) == corev1.MountPropagationHostToContainer {
+			s.Later = append(s.Later, mount.MountPath)
 		}
 	}
 	if err := os.CopyFS(s.Root, os.DirFS(image.root)); err != nil {

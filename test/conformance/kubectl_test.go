@@ -49,7 +49,7 @@ func TestDeployCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for key, value := range kubeletLessPod(t, "").Spec.NodeSelector {
+	for key, value := range overlayPod(t, "kubelet-less", "").Spec.NodeSelector {
 		if key != corev1.LabelOSStable && node.Labels[key] != value {
 			t.Errorf("the overlay kubelet-less selects nodes by %s=%s, and the README's has %v", key, value, node.Labels)
 		}

@@ -17,7 +17,7 @@ func TestKubeletLess(t *testing.T) {
 	createNode(t, nodeName)
 	createNamespace(t, nodeName)
 	applyDeploy(t)
-	pod := createPod(t, kubeletLessPod(t, nodeName))
+	pod := createPod(t, overlayPod(t, "kubelet-less", nodeName))
 	for _, volume := range pod.Spec.Volumes {
 		if volume.HostPath == nil {
 			t.Errorf("the daemon's own pod waits for the volume %s", volume.Name)
@@ -40,24 +40,24 @@ func TestKubeletLess(t *testing.T) {
 	}
 }
 
-// kubeletLessPod is the pod that the DaemonSet's controller would make.
-func kubeletLessPod(t *testing.T, nodeName string) *corev1.Pod {
+// overlayPod is the pod that the DaemonSet's controller would make of an overlay.
+func overlayPod(t *testing.T, overlay, nodeName string) *corev1.Pod {
 	t.Helper()
-	for _, object := range manifests(t, "overlays", "kubelet-less") {
-		if object.GetKind() != "DaemonSet" {
-			continue
-		}
-		var ds appsv1.DaemonSet
-		if err := yaml.UnmarshalStrict([]byte(object.MustYaml()), &ds); err != nil {
-			t.Fatal(err)
-		}
-		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: deployNamespace, Name: nodeName, Labels: ds.Spec.Template.Labels},
-			Spec:       ds.Spec.Template.Spec,
-		}
-		pod.Spec.NodeName = nodeName
-		return pod
+	ds := overlayDaemonSet(t, overlay)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ds.Namespace, Name: nodeName, Labels: ds.Spec.Template.Labels},
+		Spec:       ds.Spec.Template.Spec,
 	}
-	t.Fatal("the overlay has no DaemonSet")
-	return nil
+	pod.Spec.NodeName = nodeName
+	return pod
+}
+
+// overlayDaemonSet is the one of an overlay, as it is before a server has seen it.
+func overlayDaemonSet(t *testing.T, overlay string) *appsv1.DaemonSet {
+	t.Helper()
+	var ds appsv1.DaemonSet
+	if err := yaml.UnmarshalStrict([]byte(ofKind(t, manifests(t, "overlays", overlay), "DaemonSet").MustYaml()), &ds); err != nil {
+		t.Fatal(err)
+	}
+	return &ds
 }

@@ -22,9 +22,12 @@ const podsPerNode = 110
 
 // TestResources measures what the DaemonSet's container needs on a full node: `-v` shows the figures. The memory requested is
 // enough for ordinary pods, and the limit for pods that each project a configMap of the largest size there is, of which
-// two versions are on disk for a while when all change. What is on tmpfs counts as the container's memory.
+// two versions are on disk for a while when all change. What is on tmpfs counts as the container's memory. The overlay observe,
+// its container as it is, reads the same files, of which none is its own: what it requests is enough for it either way.
 func TestResources(t *testing.T) {
 	container := daemonSet(t).Spec.Template.Spec.Containers[0]
+	observer := overlayPod(t, "observe", "node-1")
+	observed := observer.Spec.Containers[0].Resources.Requests.Memory()
 	for name, tt := range map[string]struct {
 		bytes int // of each pod's configMap
 		bound *resource.Quantity
@@ -34,7 +37,9 @@ func TestResources(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newFullNode(t, tt.bytes, container.Env)
+			observe := startInSandbox(t, observer, filepath.Join(n.root, "pods"), "")
 			n.fill(t, "a")
+			eventually(t, func() error { return observe.wantMetric(2*podsPerNode, "token_projector_tokens", "state", "fresh") })
 			filled := n.usage(t)
 			n.fill(t, "b")
 			changed := n.usage(t)
@@ -43,6 +48,10 @@ func TestResources(t *testing.T) {
 				if total := u.resident + u.disk; total > tt.bound.Value() || u.disk < int64(podsPerNode*tt.bytes) {
 					t.Errorf("%v, want at most %v in all", u, tt.bound)
 				}
+			}
+			u := observe.usage(t)
+			if t.Logf("observe: %v", u); u.resident > observed.Value() {
+				t.Errorf("observe: %v, want at most %v", u, observed)
 			}
 		})
 	}
@@ -125,13 +134,14 @@ func (u usage) String() string {
 	return fmt.Sprintf("%d MiB resident, %d MiB on disk, %.2f s of processor time", u.resident>>20, u.disk>>20, u.seconds)
 }
 
-func (n *fullNode) usage(t *testing.T) (u usage) {
+// usage is what a process has used, but for the disk.
+func (d *daemon) usage(t *testing.T) (u usage) {
 	t.Helper()
 	var err error
-	if u.seconds, _, err = n.metric("process_cpu_seconds_total"); err != nil {
+	if u.seconds, _, err = d.metric("process_cpu_seconds_total"); err != nil {
 		t.Fatal(err)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +153,13 @@ func (n *fullNode) usage(t *testing.T) (u usage) {
 			u.resident <<= 10
 		}
 	}
-	err = filepath.WalkDir(n.root, func(path string, _ fs.DirEntry, err error) error {
+	return u
+}
+
+func (n *fullNode) usage(t *testing.T) usage {
+	t.Helper()
+	u := n.daemon.usage(t)
+	err := filepath.WalkDir(n.root, func(path string, _ fs.DirEntry, err error) error {
 		var st syscall.Stat_t
 		if err == nil {
 			err = syscall.Lstat(path, &st)

@@ -24,6 +24,7 @@ type sandbox struct {
 	Root         string            // directory that becomes /; it holds the program, and places for the mounts
 	Mounts       map[string]string // absolute path inside -> directory outside
 	ReadOnly     []string          // those of Mounts that may not be written
+	Later        []string          // those of Mounts in which is seen what is mounted there later: HostToContainer
 	Capabilities []string          // what is kept, as in a container's securityContext: CHOWN
 	Argv         []string          // the program, as it is named inside, and its arguments
 	Env          []string
@@ -101,6 +102,11 @@ func (s *sandbox) mountAll() error {
 		to := filepath.Join(s.Root, inside)
 		if err := bind(outside, to); err != nil {
 			return err
+		}
+		if !slices.Contains(s.Later, inside) {
+			if err := unix.Mount("", to, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+				return fmt.Errorf("see nothing of what is mounted later on %s: %w", inside, err)
+			}
 		}
 		if slices.Contains(s.ReadOnly, inside) {
 			if err := readOnly(to); err != nil {

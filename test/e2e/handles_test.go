@@ -43,8 +43,8 @@ func TestOpenByHandle(t *testing.T) {
 		keep []string
 		want string
 	}{
-		{capabilities(t), "refused"},
-		{append(capabilities(t), "DAC_READ_SEARCH"), "of the node"},
+		{capabilities(t, manifest), "refused"},
+		{append(capabilities(t, manifest), "DAC_READ_SEARCH"), "of the node"},
 	} {
 		command := append(under(tt.keep), os.Args[0], "-test.run=^TestOpenByHandle$", "-test.v")
 		cmd := exec.Command(command[0], command[1:]...)
