@@ -45,7 +45,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 	bin/demo --daemon bin/token-projector --fake-apiserver bin/fake-apiserver --for $(FOR)
 
 .PHONY: test
-test: ## all tests but those of conformance, e2e, crash, outages, churn, promises, prometheus, browser and dependencies
+test: ## all tests but those of conformance, e2e, crash, outages, churn, promises, prometheus, browser, docs and dependencies
 	@# many tests wait, so more of them run than there are processors
 	$(GO) test -race -shuffle=on -p 4 -parallel 16 ./...
 
@@ -59,12 +59,12 @@ gofmt:
 .PHONY: vet
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,crash,outages,churn,promises,dependencies,prometheus,browser ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises ./test/dependencies ./test/prometheus ./test/browser
+	$(GO) vet -tags e2e,crash,outages,churn,promises,dependencies,prometheus,browser,docs ./test/e2e ./test/crash/... ./test/outages ./test/churn ./test/promises ./test/dependencies ./test/prometheus ./test/browser ./test/docs
 	cd test/conformance && $(GO) vet -tags e2e,figures ./...
 
 .PHONY: staticcheck
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises,dependencies,prometheus,browser ./...
+	$(GO) run $(STATICCHECK) -tags e2e,crash,outages,churn,promises,dependencies,prometheus,browser,docs ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s, or 3000x runs) each
@@ -142,6 +142,10 @@ prometheus: ## alerts by promtool, and a real Prometheus that scrapes and answer
 browser: ## the status page in Chromium, with screenshots of both themes in bin/screenshots; needs Debian's chromium
 	mkdir -p bin/screenshots
 	$(GO) test -tags browser -count=1 -v ./test/browser -screenshots $(CURDIR)/bin/screenshots
+
+.PHONY: docs
+docs: ## what the documents say to type, typed, in namespaces of their own; needs curl, openssl and Debian's apache2-utils
+	$(GO) test -tags docs -count=1 ./test/docs
 
 .PHONY: promises
 promises: ## each promise broken on purpose, a line at a time: a test must notice; minutes

@@ -13,29 +13,54 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/token-projector/token-projector/test/conformance/controlplane"
+	"github.com/token-projector/token-projector/test/docs"
+	"github.com/token-projector/token-projector/test/fakeapi"
 )
 
-// Every command of kubectl in deploy/README.md does what it says, from the top of the repository.
-func TestDeployCommands(t *testing.T) {
+// needKubelet are the commands that a kubelet would have to answer, and what kubectl says once the API server has done its part.
+var needKubelet = map[string]string{
+	"kubectl -n token-projector port-forward POD 9477": "pod is not running. Current status=Pending",
+}
+
+// Every command of kubectl in the documents does what it says, typed at the top of a checkout.
+func TestKubectl(t *testing.T) {
 	const nodeName = "readme"
 	createNode(t, nodeName)
 	createNamespace(t, "monitoring")
 	installCRDs(t)
+	applyDeploy(t)
 	defer applyAll(t, manifests(t)) // for the tests that come
-	readme, err := os.ReadFile(deployDir("README.md"))
+	pod := createPod(t, newPod(deployNamespace, nodeName, deployName, nodeName))
+	defer deletePod(t, pod, 0)
+	top, err := filepath.Abs(filepath.Dir(deployDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	commands := 0
-	for line := range strings.Lines(string(readme)) {
-		if args, ok := strings.CutPrefix(line, "    kubectl "); ok {
-			commands++
-			kubectl(t, strings.Fields(strings.ReplaceAll(args, "NODE", nodeName))...)
+	r := newReader(t, top)
+	all, err := docs.All(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	typed, places := 0, strings.NewReplacer("NODE", nodeName, "POD", pod.Name)
+	for _, c := range all {
+		if !strings.HasPrefix(c.Text, "kubectl ") {
+			continue
+		}
+		typed++
+		out, err := r.types(t, places.Replace(c.Text))
+		if says := needKubelet[c.Text]; says == "" && err != nil || says != "" && (err == nil || !strings.Contains(out, says)) {
+			t.Errorf("%v: %v\n%s", c, err, out)
 		}
 	}
-	if commands < 4 {
-		t.Errorf("%d commands", commands)
+	if out, err := r.types(t, "kubectl get nodes planted"); err == nil || typed < 8 {
+		t.Errorf("%d commands; a node that is not there: %v\n%s", typed, err, out)
 	}
+	testLabels(t, nodeName)
+}
+
+// testLabels: the labels that the documents give are those that the manifests select by.
+func testLabels(t *testing.T, nodeName string) {
+	t.Helper()
 	policy, err := client.NetworkingV1().NetworkPolicies(deployNamespace).Get(t.Context(), deployName, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -65,19 +90,40 @@ func matches(t *testing.T, selector *metav1.LabelSelector, set map[string]string
 	return s.Matches(labels.Set(set))
 }
 
-// kubectl runs one command as the administrator, at the top of the repository.
-func kubectl(t *testing.T, args ...string) {
+// reader is somebody who types commands of kubectl, as the administrator, at the top of a checkout.
+type reader struct{ dir, kubeconfig string }
+
+// newReader has a directory that looks like a checkout and is nobody else's, with the fake API server's kubeconfig where its
+// README.md has that.
+func newReader(t *testing.T, top string) *reader {
 	t.Helper()
-	home := t.TempDir()
-	kubeconfig := filepath.Join(home, "kubeconfig")
-	if err := controlplane.WriteKubeconfig(kubeconfig, plane.Admin()); err != nil {
+	dir := t.TempDir()
+	r := &reader{dir: dir, kubeconfig: filepath.Join(dir, "bin", "kubeconfig")}
+	fake, err := fakeapi.Start(fakeapi.Options{Node: "node-1"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	command := append(plane.Kubectl(), args...)
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Dir, cmd.Env = filepath.Dir(deployDir()), []string{"HOME=" + home, "KUBECONFIG=" + kubeconfig}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+	t.Cleanup(fake.Close)
+	for _, err := range []error{
+		os.Mkdir(filepath.Join(dir, "bin"), 0o755),
+		os.Symlink(filepath.Join(top, "deploy"), filepath.Join(dir, "deploy")),
+		controlplane.WriteKubeconfig(r.kubeconfig, plane.Admin()),
+		fake.WriteAdminKubeconfig(filepath.Join(dir, "bin", "admin.kubeconfig")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	return r
+}
+
+// types types a command into a shell that has the control plane's kubectl.
+func (r *reader) types(t *testing.T, text string) (string, error) {
+	t.Helper()
+	cmd := exec.Command("bash", "-c", `kubectl() { "${kubectl[@]}" "$@"; }; kubectl=("$@"); eval "$0"`, text)
+	cmd.Args = append(cmd.Args, plane.Kubectl()...)
+	cmd.Dir, cmd.Env = r.dir, []string{"HOME=" + r.dir, "KUBECONFIG=" + r.kubeconfig, "PATH=" + os.Getenv("PATH")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }

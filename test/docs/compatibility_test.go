@@ -1,4 +1,3 @@
-// Package docs holds no code: its test reads the documents that name tests.
 package docs
 
 import (
