@@ -72,6 +72,7 @@ type account struct {
 	told     time.Duration // Mono, when gone or uid was looked up
 	refuted  types.UID     // a uid of the cache that a token requested later belied
 	refusals int           // in a row
+	unlooked string        // how its latest look-up failed, by label; "": it did not
 }
 
 type lookupJob struct {
@@ -139,6 +140,7 @@ func (s *state) lookNext(now rotation.Time) bool {
 		return false
 	case len(a.users) == 0:
 		delete(s.accounts, a.ref)
+		s.noteUnlooked(a, "200", nil)
 	case s.outage.Open():
 		s.lookAt(a, server.Add(lookupOutage))
 	default:
@@ -170,9 +172,8 @@ func (s *state) finishLookup(j *lookupJob, uid types.UID, err error, now rotatio
 		s.heedUID(a, uid, now)
 	case http.StatusNotFound:
 		s.heedGone(a, true, now)
-	default:
-		s.sayUnlooked(a, label, err)
 	}
+	s.noteUnlooked(a, label, err)
 }
 
 // lookAgain plans the next look-up, that long after this one was sent.
@@ -259,12 +260,20 @@ func (s *state) heedMint(v *volume, t *token, uid types.UID, sent time.Duration,
 	}
 }
 
-// sayUnlooked says once of each kind of failure that accounts cannot be looked up.
-func (s *state) sayUnlooked(a *account, label string, err error) {
-	if !s.unlooked[label] {
-		s.unlooked[label] = true
-		s.log.Warn("service account cannot be looked up; should it be made anew, its tokens stay the old one's until their refresh",
-			append(a.fields(), zap.String("error", asMintError(err).Error()))...)
+// noteUnlooked says of each kind of failure, by label, once that accounts cannot be looked up, and once that none is left that
+// cannot for that.
+func (s *state) noteUnlooked(a *account, label string, err error) {
+	if label == "200" || label == "404" { // an answer, too
+		label = ""
+	}
+	was := a.unlooked
+	begun, ended := s.unlooked.change(&a.unlooked, label)
+	if begun {
+		s.log.Warn("service account cannot be looked up; should it be made anew, its tokens stay the old one's until their refresh. Said once for all",
+			append(a.fields(), zap.String("code", label), zap.String("error", asMintError(err).Error()))...)
+	}
+	if ended {
+		s.log.Info("no look-up of a service account fails so any more", zap.String("code", was))
 	}
 }
 
@@ -277,5 +286,5 @@ func (a *account) err() *VolumeError {
 }
 
 func (a *account) fields() []zap.Field {
-	return []zap.Field{zap.String("namespace", a.ref.namespace), zap.String("serviceAccount", a.ref.name)}
+	return []zap.Field{zap.String("namespace", a.ref.namespace), zap.String("service_account", a.ref.name)}
 }

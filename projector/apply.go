@@ -13,7 +13,10 @@ import (
 // apply takes in what a pod wants now.
 func (s *state) apply(w Wish, now rotation.Time) {
 	if !component(string(w.UID)) {
-		s.log.Error("pod has no usable UID; ignoring it", zap.String("namespace", w.Namespace), zap.String("pod", w.Name))
+		if !s.unusable[w.UID] {
+			s.unusable[w.UID] = true
+			s.log.Error("pod has no usable UID; ignoring it", w.fields()...)
+		}
 		return
 	}
 	p := s.pods[w.UID]
@@ -45,7 +48,7 @@ func (s *state) apply(w Wish, now rotation.Time) {
 // leave has nothing to do with a pod; a directory that a runtime made for it stays.
 func (s *state) leave(uid types.UID) {
 	if p := s.pods[uid]; p != nil {
-		s.blame(&p.fault, nil, nil)
+		s.blame(&p.fault, nil, &p.wish, "")
 		s.removals.Remove(p)
 		delete(s.pods, uid)
 	}
@@ -167,6 +170,7 @@ func newTokens(k Key, wish *Volume) []token {
 // forget takes in that a pod is gone or wants nothing any more.
 func (s *state) forget(uid types.UID, now rotation.Time) {
 	delete(s.idle, uid)
+	delete(s.unusable, uid)
 	p := s.pods[uid]
 	if p == nil {
 		return
@@ -209,7 +213,7 @@ func (s *state) settle(p *pod, now rotation.Time) {
 func (s *state) revive(p *pod, now rotation.Time) {
 	s.removals.Remove(p)
 	w := *p.again
-	s.blame(&p.fault, nil, nil)
+	s.blame(&p.fault, nil, &p.wish, "")
 	next := &pod{}
 	s.pods[w.UID] = next
 	s.applyTo(next, w, now)
@@ -237,7 +241,7 @@ func (s *state) drop(v *volume) {
 	s.disks.Remove(v)
 	s.news.Remove(v)
 	s.unhold(v)
-	s.blame(&v.fault, nil, nil)
+	s.blame(&v.fault, nil, &v.pod.wish, v.key.Volume)
 	s.releaseObjects(v)
 	s.leaveAccount(v)
 }
@@ -253,7 +257,9 @@ func (s *state) replace(wishes []Wish, now rotation.Time) {
 		s.log.Info("pod list complete", zap.Int("pods", len(wishes)))
 		s.synced = true
 	}
-	maps.DeleteFunc(s.idle, func(uid types.UID, _ bool) bool { return !listed[uid] })
+	for _, seen := range []map[types.UID]bool{s.idle, s.unusable} {
+		maps.DeleteFunc(seen, func(uid types.UID, _ bool) bool { return !listed[uid] })
+	}
 	for uid, p := range s.pods {
 		if listed[uid] {
 			s.settle(p, now)

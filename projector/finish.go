@@ -164,7 +164,7 @@ func (s *state) tend(v *volume, f found, now time.Time) {
 		v.diskErr = volumeErrorf(ReasonDisk, "%v", wrong)
 	}
 	if !v.gone && !v.pod.gone {
-		s.blame(&v.fault, failed, v.fields)
+		s.blame(&v.fault, failed, &v.pod.wish, v.key.Volume)
 	}
 	pause := unfinishedPause
 	if failed != nil {
@@ -337,7 +337,7 @@ func (s *state) commitToken(v *volume, t *token, now rotation.Time) {
 		// What an outage delayed comes with all that it delayed. An answer that is old when it comes makes no outage.
 		wide = wide || late > 0 && s.server(now).Before(t.next.Limit())
 		s.metrics.RefreshLateness(late)
-		s.log.Debug("token refreshed", append(v.fields(), zap.String("path", t.source.Path), zap.Duration("late", max(late, 0)))...)
+		s.log.Debug("token refreshed", append(v.fields(), zap.String("path", t.source.Path), zap.Duration("late_seconds", max(late, 0)))...)
 	}
 	t.life, t.fresh, t.uid, t.nextUID = t.next, Token{}, t.nextUID, ""
 	t.floor = t.life.Floor(t.took, wide)
@@ -353,24 +353,22 @@ func (s *state) finishRemove(j *removeJob, err error, now rotation.Time) {
 		return
 	}
 	p.removing = false
-	fields := func() []zap.Field {
-		return []zap.Field{zap.String("namespace", p.wish.Namespace), zap.String("pod", p.wish.Name), zap.String("uid", j.uid)}
-	}
-	shared := s.blame(&p.fault, err, fields)
+	w := &p.wish
+	shared := s.blame(&p.fault, err, w, "")
 	switch {
 	case p.again != nil:
 		s.revive(p, now)
 	case err == nil:
 		delete(s.pods, p.wish.UID)
 		delete(s.stopped, p.wish.UID)
-		s.log.Info("pod directory removed", fields()...)
+		s.log.Info("pod directory removed", w.fields()...)
 	case goesOn(err, &p.parts):
 		at := s.server(now).Add(unfinishedPause)
 		s.removals.Set(p, at, at)
 	default:
 		p.failures++
 		if p.failures == 1 && !shared {
-			s.log.Warn("pod directory could not be removed; trying on", append(fields(), zap.Error(err))...)
+			s.log.Warn("pod directory could not be removed; trying on", append(w.fields(), zap.Error(err))...)
 		}
 		pause := rotation.Backoff(rotation.NewSeed(j.uid), p.failures, 0)
 		if shared {

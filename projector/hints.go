@@ -33,7 +33,10 @@ const maxStray = 4096
 
 // hintsLost takes in that the kernel dropped events: any volume may have changed.
 func (s *state) hintsLost(err error, now rotation.Time) {
-	s.log.Warn("events on disk were lost; reading every volume", zap.Error(err))
+	if s.lostAt == 0 || now.Mono-s.lostAt > sayCalm { // a pod may make as many as it likes
+		s.log.Warn("events on disk were lost; reading every volume", zap.Error(err))
+	}
+	s.lostAt = max(now.Mono, 1)
 	for _, p := range s.pods {
 		for _, v := range p.volumes {
 			s.verifyVolume(v, now)

@@ -499,6 +499,13 @@ func TestHintOfADescriptor(t *testing.T) {
 	if got := v.verifyAt.Sub(r.server()); got != hintDelay {
 		t.Errorf("after lost hints it is looked after in %v", got)
 	}
+	for _, later := range []time.Duration{time.Second, sayCalm, sayCalm + 1} {
+		r.pass(later)
+		r.s.hintsLost(errors.New("overflow"), r.now)
+	}
+	if got := r.count("events on disk were lost"); got != 2 {
+		t.Errorf("lost hints were said %d times", got)
+	}
 	r.s.forget(uid(1), r.now)
 	r.s.synced = true
 	r.s.settle(r.s.pods[uid(1)], r.now)

@@ -75,7 +75,22 @@ func TestLookupsOfPodsThatComeAndGo(t *testing.T) {
 	}
 }
 
-// TestLookupFails: refused by an older API server, failed or unanswered. Said once, and
+// lookedUp is said when look-ups no longer fail.
+const lookedUp = "no look-up of a service account fails so any more"
+
+// TestLookupFailsOfNobody: the last account that could not be looked up is forgotten, and that is an end, too.
+func TestLookupFailsOfNobody(t *testing.T) {
+	r := employed(t, 1, 1, 600)
+	r.cached = func(accountRef) (types.UID, error) { return "", &MintError{Code: 403, Message: "no"} }
+	r.run(time.Hour)
+	r.s.forget(uid(0), r.now)
+	r.run(time.Hour)
+	if r.count("cannot be looked up") != 1 || r.count(lookedUp) != 1 {
+		t.Errorf("said %d times, its end %d times", r.count("cannot be looked up"), r.count(lookedUp))
+	}
+}
+
+// TestLookupFails: refused by an older API server, failed or unanswered. Said once, as is its end, and
 // nothing else happens; who is refused asks less often. When it works, it works.
 func TestLookupFails(t *testing.T) {
 	for code, perHour := range map[int][2]int{403: {1, 2}, 401: {12, 13}, 429: {12, 13}, 500: {12, 13}, 0: {12, 13}, unusable: {12, 13}} {
@@ -93,7 +108,7 @@ func TestLookupFails(t *testing.T) {
 		if got := len(r.lookups); got < 2*perHour[0] || got > 2*perHour[1] {
 			t.Errorf("%d: %d look-ups of two accounts an hour", code, got)
 		}
-		if got := r.count("cannot be looked up"); got != 1 {
+		if got := r.count("cannot be looked up"); got != 1 || r.says(lookedUp) {
 			t.Errorf("%d: said %d times", code, got)
 		}
 		if r.made != 20 || len(r.requests) != 20 || r.volume(extra(0)).err != nil || r.s.outage.Open() {
@@ -103,6 +118,9 @@ func TestLookupFails(t *testing.T) {
 		r.run(40 * time.Minute)
 		if got := r.ofUID("anew", 20); got != 10 {
 			t.Errorf("%d: %d tokens of the new account after all", code, got)
+		}
+		if got := r.count(lookedUp); got != 1 || r.count("cannot be looked up") != 1 || len(r.s.unlooked) != 0 {
+			t.Errorf("%d: its end was said %d times, %v are left", code, got, r.s.unlooked)
 		}
 	}
 }

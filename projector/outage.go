@@ -118,7 +118,7 @@ func (s *state) foreseen(t *token) bool {
 // release ends an outage: every token that failed in it is tried at once, and
 // one that then fails again while the server answers is on its own.
 func (s *state) release(granted bool, now rotation.Time) {
-	s.log.Info("API server answers token requests again", zap.Int("held", len(s.held)))
+	s.log.Info("API server answers token requests again", zap.Int("tokens", len(s.held)))
 	held := s.held
 	s.held, s.refusing = nil, false
 	clear(s.struck)

@@ -13,12 +13,15 @@ import (
 	"github.com/token-projector/token-projector/rotation"
 )
 
+// fields name the pod in a log line. Of one that was gone before the daemon began, only the UID is known.
+func (w *Wish) fields() []zap.Field {
+	return []zap.Field{zap.String("namespace", w.Namespace), zap.String("pod", w.Name), zap.String("pod_uid", string(w.UID))}
+}
+
 // fields name the volume in a log line.
 func (v *volume) fields() []zap.Field {
-	return []zap.Field{
-		zap.String("namespace", v.pod.wish.Namespace), zap.String("pod", v.pod.wish.Name),
-		zap.String("uid", string(v.key.PodUID)), zap.String("volume", v.key.Volume),
-	}
+	w := &v.pod.wish
+	return append(w.fields(), zap.String("volume", v.key.Volume))
 }
 
 // report settles what is wrong with a volume, the cause before its effects, and
@@ -55,30 +58,44 @@ func (s *state) say(v *volume) {
 var faultsOfTheRoot = []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, unix.EMFILE, unix.ENFILE}
 
 // blame takes in how the latest disk job of a volume or pod has ended: for want of space, say. *fault is by which error
-// of the kernel it failed, "" for none. Each is logged when it begins, with the first that it met, and when it
+// of the kernel it failed, "" for none; volume is "" for the pod's directory. Each is logged when it begins, with the first that it met, and when it
 // has let go of all: a full disk fails a hundred volumes at once. It reports whether err is of that kind.
-func (s *state) blame(fault *string, err error, fields func() []zap.Field) bool {
-	is := ""
+func (s *state) blame(fault *string, err error, w *Wish, volume string) bool {
+	is, was := "", *fault
 	if errno, ok := errors.AsType[unix.Errno](err); ok && slices.Contains(faultsOfTheRoot, errno) {
 		is = errno.Error()
 	}
-	was := *fault
-	if was == is {
-		return is != ""
+	begun, ended := s.faults.change(fault, is)
+	if begun {
+		s.log.Error("work on the root fails; what is published stays, the rest is tried again every few seconds. Said once for all pods",
+			append(w.fields(), zap.String("volume", volume), zap.String("fault", is), zap.Error(err))...)
 	}
-	if *fault = is; is != "" {
-		if s.faults[is]++; s.faults[is] == 1 {
-			s.log.Warn("work on the root fails; what is published stays, the rest is tried again every few seconds. Said once for all pods",
-				append(fields(), zap.String("fault", is), zap.Error(err))...)
-		}
-	}
-	if was != "" {
-		if s.faults[was]--; s.faults[was] == 0 {
-			delete(s.faults, was)
-			s.log.Info("work on the root no longer fails", zap.String("fault", was))
-		}
+	if ended {
+		s.log.Info("work on the root no longer fails", zap.String("fault", was))
 	}
 	return is != ""
+}
+
+// troubles counts who suffers from each kind of failure, so that one is said when it begins, and when it has let go of all.
+type troubles map[string]int
+
+// change takes in that what suffered from *was suffers from is now; "": from nothing.
+func (t troubles) change(was *string, is string) (begun, ended bool) {
+	if *was == is {
+		return false, false
+	}
+	if is != "" {
+		t[is]++
+		begun = t[is] == 1
+	}
+	if *was != "" {
+		if t[*was]--; t[*was] == 0 {
+			delete(t, *was)
+			ended = true
+		}
+	}
+	*was = is
+	return begun, ended
 }
 
 func (v *volume) tokenErrors() []*VolumeError {

@@ -48,6 +48,7 @@ type state struct {
 
 	pods     map[types.UID]*pod
 	idle     map[types.UID]bool // seen, and want nothing
+	unusable map[types.UID]bool // of pods that cannot be served for it; said
 	stopped  map[types.UID]bool // nothing of them runs; see stop
 	waiters  map[*waiter]bool
 	objects  map[ObjectRef]*object
@@ -70,8 +71,9 @@ type state struct {
 	unowned  bool                 // some owner was refused; said once
 	podsErr  string               // why pods cannot be watched; ""
 	podsHelp string               // what was said that can be done about it; ""
-	faults   map[string]int       // of the root: how many volumes and pods suffer from each; see blame
-	unlooked map[string]bool      // failures of look-ups, by label; said once
+	faults   troubles             // of the root: volumes and pods suffer; see blame
+	unlooked troubles             // failures of look-ups, by label: accounts suffer
+	lostAt   time.Duration        // Mono, when events on disk were lost last; 0: never
 	stray    map[int]bool         // descriptors of which a hint came before the job that made them ended
 	closing  []watchHandle        // watches of volumes that are no longer ours
 
@@ -239,8 +241,9 @@ func newState(c *Config) *state {
 		waiters:  make(map[*waiter]bool),
 		objects:  make(map[ObjectRef]*object),
 		accounts: make(map[accountRef]*account),
-		unlooked: make(map[string]bool),
-		faults:   make(map[string]int),
+		unusable: make(map[types.UID]bool),
+		unlooked: make(troubles),
+		faults:   make(troubles),
 		watched:  make(map[int]*volume),
 		stray:    make(map[int]bool),
 		crowds:   make(map[string]crowd),
@@ -280,7 +283,7 @@ func (s *state) server(now rotation.Time) time.Time {
 	first := s.now.IsZero()
 	s.now, s.mono, s.doubtful = server, now.Mono, s.clock.Doubtful(now)
 	if by.Abs() > jump && !first {
-		s.log.Info("server time moved", zap.Duration("by", by))
+		s.log.Info("server time moved", zap.Duration("moved_seconds", by))
 		s.shift(by, now)
 	}
 	return server
