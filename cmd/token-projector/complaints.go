@@ -37,9 +37,9 @@ func (c *complaints) Write(line []byte) (int, error) {
 	}
 	switch {
 	case strings.HasPrefix(text, "http: panic serving "), strings.HasPrefix(text, "http2: panic serving "):
-		c.log.Error("answering a request panicked", zap.String("reason", text)) // with its stack, which net/http bounds
+		c.log.Error("answering a request panicked", zap.String("error", text)) // with its stack, which net/http bounds
 	case strings.HasPrefix(text, "http: "): // to accept a connection, for one
-		c.log.Error("serving went wrong", quoted(text))
+		c.log.Warn("serving went wrong", quoted(text))
 	default:
 		c.log.Info("a client does not keep to HTTP/2", quoted(text))
 	}
@@ -47,7 +47,7 @@ func (c *complaints) Write(line []byte) (int, error) {
 }
 
 func quoted(reason string) zap.Field {
-	return zap.String("reason", reason[:min(len(reason), maxReason)])
+	return zap.String("error", reason[:min(len(reason), maxReason)])
 }
 
 // clientsFault says whether a handshake failed although the web config is good. It looks at once, or, if it has just

@@ -35,7 +35,7 @@ func TestComplaints(t *testing.T) {
 	}{
 		"a client failed to shake hands":   {zapcore.InfoLevel, "xxx"},
 		"a client does not keep to HTTP/2": {zapcore.InfoLevel, "timeout waiting for SETTINGS frames from [::1]:0"},
-		"serving went wrong":               {zapcore.ErrorLevel, "http: Accept error: 0"},
+		"serving went wrong":               {zapcore.WarnLevel, "http: Accept error: 0"},
 		"answering a request panicked":     {zapcore.ErrorLevel, "http: panic serving 127.0.0.1"},
 	} {
 		lines := seen.FilterMessage(message).All()
@@ -43,7 +43,7 @@ func TestComplaints(t *testing.T) {
 			t.Errorf("%q: %d lines, want 1", message, len(lines))
 			continue
 		}
-		reason := lines[0].ContextMap()["reason"].(string)
+		reason := lines[0].ContextMap()["error"].(string)
 		if lines[0].Level != want.level || !strings.HasPrefix(reason, want.reason) {
 			t.Errorf("%q: %v, %.100q", message, lines[0].Level, reason)
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // TestClientLogger: what client-go says of each attempt is heard once in a minute; another message is, too, and the
-// daemon's own are not thinned out.
+// daemon's own are not thinned out. None of client-go's is more than a warning.
 func TestClientLogger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, seen := observer.New(zapcore.InfoLevel)
@@ -21,9 +21,9 @@ func TestClientLogger(t *testing.T) {
 		client := zapr.NewLogger(clientLogger(log))
 		const minutes = 10
 		for range minutes * 60 {
-			client.Error(errors.New("refused"), "Failed to watch")
+			client.WithValues("reflector", "pods").Error(errors.New("refused"), "Failed to watch")
 			client.Error(errors.New("no such file"), "Loading client cert failed")
-			log.Info("own")
+			log.Error("own")
 			time.Sleep(time.Second)
 		}
 		for message, want := range map[string]int{
@@ -31,6 +31,13 @@ func TestClientLogger(t *testing.T) {
 		} {
 			if got := seen.FilterMessage(message).Len(); got < want || got > want+1 {
 				t.Errorf("%q: %d lines, want %d", message, got, want)
+			}
+			as := zapcore.WarnLevel
+			if message == "own" {
+				as = zapcore.ErrorLevel
+			}
+			if got := seen.FilterMessage(message).FilterLevelExact(as).Len(); got != seen.FilterMessage(message).Len() {
+				t.Errorf("%q: only %d lines are of level %s", message, got, as)
 			}
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -95,9 +96,7 @@ func (o *observation) run(ctx context.Context, log *zap.Logger) error {
 	g.Go(func() error { return metricsServer.serve(ctx) })
 	g.Go(func() error { return healthServer.serve(ctx) })
 	g.Go(func() error { return w.run(ctx) })
-	err = g.Wait()
-	log.Info("stopped", zap.Error(err))
-	return err
+	return ended(log, g.Wait())
 }
 
 // lookout looks at a root. Its loop owns all but seen.
@@ -108,7 +107,7 @@ type lookout struct {
 	lives    map[string]rotation.Lifetime // of the token in each file, when it was last seen
 	failing  string                       // why the root could not be read; "": it could
 	blind    bool                         // some directory is not watched
-	unread   map[string]bool              // directories of volumes that could not be read
+	unread   map[string]sighting          // of volumes that could not be read, by directory
 
 	seen atomic.Pointer[look] // the latest
 }
@@ -130,7 +129,7 @@ func (w *lookout) run(ctx context.Context) error {
 	watches, err := fsnotify.NewWatcher()
 	if err != nil {
 		w.log.Warn("nothing is watched; looking now and then", zap.Error(err))
-		watches = &fsnotify.Watcher{}
+		watches, w.blind = &fsnotify.Watcher{}, true
 	} else {
 		defer watches.Close()
 	}
@@ -165,7 +164,7 @@ func (w *lookout) run(ctx context.Context) error {
 // look reads everything, and has every directory watched before it is read. A directory that was mounted over since has another watch then.
 func (w *lookout) look(now time.Time, watch func(dir string) error) {
 	l := &look{at: now}
-	lives, unread, pods := map[string]rotation.Lifetime{}, map[string]bool{}, map[string]bool{}
+	lives, unread, pods := map[string]rotation.Lifetime{}, map[string]sighting{}, map[string]bool{}
 	add := func(dir string) {
 		if err := watch(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			l.watchDegraded = true
@@ -186,18 +185,15 @@ func (w *lookout) look(now time.Time, watch func(dir string) error) {
 		}
 		if s, ok := tokenless(v, now, w.grace); ok && s.State == stateUnreadable {
 			l.unreadable++
-			unread[s.File] = true
-			if !w.unread[s.File] {
-				w.log.Warn("volume cannot be read", zap.String("volume", s.Volume), zap.String("pod_uid", s.PodUID), zap.String("error", s.Error))
-			}
+			unread[s.File] = s
 		} else if ok {
 			l.waiting = append(l.waiting, s)
 		}
 	})
 	w.noteRoot(err)
 	w.noteBlind(l.watchDegraded)
-	w.unread = unread
 	if err == nil {
+		w.noteUnread(unread, l.tokens)
 		w.lives = lives
 		w.seen.Store(l)
 	}
@@ -218,17 +214,58 @@ func (w *lookout) noteRoot(err error) {
 	}
 	switch {
 	case w.failing != "" && said == "":
-		w.log.Error("root cannot be read; trying on", zap.Error(err))
+		w.log.Error("root cannot be read; trying on", zap.String("root", w.rootDir), zap.Error(err))
 	case w.failing == "" && said != "":
-		w.log.Info("root can be read again")
+		w.log.Info("root can be read again", zap.String("root", w.rootDir))
 	}
 }
 
 func (w *lookout) noteBlind(blind bool) {
-	if blind && !w.blind {
-		w.log.Warn("some directories are not watched, and only looked at now and then; raise fs.inotify.max_user_watches", zap.Duration("sweep", w.sweep))
+	switch {
+	case blind && !w.blind:
+		w.log.Warn("some directories are not watched, and only looked at now and then; raise fs.inotify.max_user_watches", zap.Duration("sweep_seconds", w.sweep))
+	case w.blind && !blind:
+		w.log.Info("all directories are watched again")
 	}
 	w.blind = blind
+}
+
+// noteUnread says once of each volume that it cannot be read, and once that it can. tokens are those of this look: where they name
+// a pod, its volumes are said to be of it.
+func (w *lookout) noteUnread(unread map[string]sighting, tokens []sighting) {
+	for dir, s := range unread {
+		if before, said := w.unread[dir]; said {
+			unread[dir] = before
+			continue
+		}
+		s.Namespace, s.Pod = w.podOf(s.PodUID, tokens)
+		unread[dir] = s
+		w.log.Warn("volume cannot be read", append(s.fields(), zap.String("error", s.Error))...)
+	}
+	for dir, s := range w.unread {
+		if _, still := unread[dir]; !still {
+			w.log.Info("volume can be read again, or is gone", s.fields()...)
+		}
+	}
+	w.unread = unread
+}
+
+// podOf is what the pod's tokens of this look, or else of the one before, say of its name; "": nothing.
+func (w *lookout) podOf(uid string, tokens []sighting) (namespace, name string) {
+	if before := w.seen.Load(); before != nil {
+		tokens = slices.Concat(tokens, before.tokens)
+	}
+	for _, s := range tokens {
+		if s.PodUID == uid && s.State != stateForeign {
+			return s.Namespace, s.Pod
+		}
+	}
+	return "", ""
+}
+
+// fields name the volume in a log line.
+func (s sighting) fields() []zap.Field {
+	return []zap.Field{zap.String("namespace", s.Namespace), zap.String("pod", s.Pod), zap.String("pod_uid", s.PodUID), zap.String("volume", s.Volume)}
 }
 
 // observe is what the latest look has found, as it is now: a token grows old without being looked at.

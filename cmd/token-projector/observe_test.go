@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,12 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/token-projector/token-projector/atomicwriter"
 	"github.com/token-projector/token-projector/rotation"
 )
 
@@ -117,6 +120,64 @@ func TestObservedRootIsGone(t *testing.T) {
 		said = append(said, l.Message)
 	}
 	if want := []string{"root cannot be read; trying on", "root can be read again"}; !slices.Equal(said, want) {
+		t.Errorf("said: %q", said)
+	}
+}
+
+// TestObservedVolumeIsUnreadable: a volume that cannot be read is said once, as is that it can again, with its pod's name, which another
+// volume's token says, or said before.
+func TestObservedVolumeIsUnreadable(t *testing.T) {
+	o := newObserved(t)
+	watch := func(string) error { return nil }
+	o.put("a", time.Now())
+	o.put("b", time.Now())
+	o.look(time.Now(), watch)
+	overfull := func(volume string) string {
+		return filepath.Join(o.root, "pods/u1/volumes/kubernetes.io~projected", volume, "..data/overfull")
+	}
+	for _, volume := range []string{"a", "b"} {
+		if err := os.Mkdir(overfull(volume), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for i := range atomicwriter.MaxVersion / atomicwriter.MaxFile { // sparse; of a good size each
+			name := filepath.Join(overfull(volume), fmt.Sprint(i))
+			if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Truncate(name, atomicwriter.MaxFile)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.look(time.Now(), watch)
+		o.look(time.Now(), watch)
+	}
+	for _, volume := range []string{"a", "b"} {
+		if err := os.RemoveAll(overfull(volume)); err != nil {
+			t.Fatal(err)
+		}
+		o.look(time.Now(), watch)
+	}
+	var said []string
+	for _, l := range o.logged.All() {
+		m := l.ContextMap()
+		said = append(said, fmt.Sprint(l.Level, " ", m["namespace"], "/", m["pod"], " ", m["pod_uid"], " ", m["volume"], ": ", l.Message))
+	}
+	const unread, again = ": volume cannot be read", ": volume can be read again, or is gone"
+	want := []string{"warn team-a/web-0 u1 a" + unread, "warn team-a/web-0 u1 b" + unread, "info team-a/web-0 u1 a" + again, "info team-a/web-0 u1 b" + again}
+	if !slices.Equal(said, want) {
+		t.Errorf("said: %q", said)
+	}
+}
+
+// TestObservedBlindly: that directories are not watched is said once, and that all are again.
+func TestObservedBlindly(t *testing.T) {
+	o := newObserved(t)
+	o.put("a", time.Now())
+	for _, err := range []error{syscall.ENOSPC, syscall.ENOSPC, nil, nil} {
+		o.look(time.Now(), func(string) error { return err })
+	}
+	var said []string
+	for _, l := range o.logged.All() {
+		said = append(said, l.Message[:strings.Index(l.Message+",", ",")])
+	}
+	if want := []string{"some directories are not watched", "all directories are watched again"}; !slices.Equal(said, want) {
 		t.Errorf("said: %q", said)
 	}
 }

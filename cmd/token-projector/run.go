@@ -54,17 +54,27 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 		defer stopServing()
 		return project(gctx, o, log, m, h)
 	})
-	err = g.Wait()
-	log.Info("stopped", zap.Error(err))
+	return ended(log, g.Wait())
+}
+
+// ended says how the daemon has ended, and returns that.
+func ended(log *zap.Logger, err error) error {
+	if err != nil {
+		log.Error("ended by an error", zap.Error(err))
+	} else {
+		log.Info("stopped")
+	}
 	return err
 }
 
 func listenHealth(log *zap.Logger, o *serving, h http.Handler) (*server, error) {
 	s, err := listen(log, "health", o.healthAddress, h, &webConfig{})
-	if err == nil {
-		s.WriteTimeout = probeTime
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	s.WriteTimeout = probeTime
+	log.Info("serving health", zap.String("address", s.listener.Addr().String()))
+	return s, nil
 }
 
 func listenMetrics(log *zap.Logger, o *serving, h http.Handler) (*server, error) {
@@ -72,7 +82,12 @@ func listenMetrics(log *zap.Logger, o *serving, h http.Handler) (*server, error)
 		log.Warn("metrics are for whoever reaches them, as --metrics-insecure says", zap.String("address", o.metricsAddress))
 	}
 	c := &webConfig{path: o.webConfigFile, strict: o.secureMetrics(), log: log}
-	return listen(log, "metrics", o.metricsAddress, h, c)
+	s, err := listen(log, "metrics", o.metricsAddress, h, c)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("serving metrics", zap.String("address", s.listener.Addr().String()))
+	return s, nil
 }
 
 // metricsHandler is all that is served on the metrics' address, behind the web
@@ -219,17 +234,34 @@ func (h *health) rootLost(log *zap.Logger, err error) {
 
 // sayFilesystem tells what tokens are written to.
 func sayFilesystem(log *zap.Logger, o *options, root *projector.Root) {
-	fields := []zap.Field{zap.String("root", o.rootDir), zap.String("filesystem", root.Filesystem())}
 	if root.InMemory() {
-		log.Info("root is in memory; tokens reach a disk only through swap", fields...)
+		log.Info("root is in memory; tokens reach a disk only through swap", rootFields(o, root)...)
 	} else {
-		log.Warn("root is not in memory; tokens are written to a disk", fields...)
+		log.Warn("root is not in memory; tokens are written to a disk", rootFields(o, root)...)
 	}
 }
 
+func rootFields(o *options, root *projector.Root) []zap.Field {
+	return []zap.Field{zap.String("root", o.rootDir), zap.String("filesystem", root.Filesystem())}
+}
+
 // clientLogger is for client-go, which logs every attempt of every watch, and of reading a certificate that is not there:
-// of each message, one in a minute.
-func clientLogger(log *zap.Logger) *zap.Logger { return oncePerMinute(log.Named("client-go")) }
+// of each message, one in a minute. None is an error: it does not know what its failures mean here, and what they do is said apart.
+func clientLogger(log *zap.Logger) *zap.Logger {
+	return oncePerMinute(log.Named("client-go").WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return warnings{c} })))
+}
+
+// warnings has of every line what is worse than a warning be one.
+type warnings struct{ zapcore.Core }
+
+// With implements zapcore.Core.
+func (w warnings) With(fields []zapcore.Field) zapcore.Core { return warnings{w.Core.With(fields)} }
+
+// Check implements zapcore.Core.
+func (w warnings) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	e.Level = min(e.Level, zapcore.WarnLevel)
+	return w.Core.Check(e, checked)
+}
 
 func oncePerMinute(log *zap.Logger) *zap.Logger {
 	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {

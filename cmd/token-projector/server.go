@@ -42,7 +42,6 @@ func listen(log *zap.Logger, what, address string, h http.Handler, c *webConfig)
 	if err != nil {
 		return nil, fmt.Errorf("serve %s: %w", what, err)
 	}
-	log.Info("serving "+what, zap.String("address", l.Addr().String()))
 	return newServer(log.Named(what), l, h, c), nil
 }
 

@@ -75,7 +75,7 @@ func (c *webConfig) check() error {
 	switch {
 	case problem == c.problem:
 	case err != nil:
-		c.log.Error("the web config is bad; nobody gets metrics until it is put right", zap.Error(err))
+		c.log.Error("the web config is bad; nobody gets metrics until it is put right", zap.String("file", c.path), zap.Error(err))
 	default:
 		c.log.Info("the web config is good again", zap.String("file", c.path))
 	}
