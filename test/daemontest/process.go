@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,6 +163,32 @@ func parse(line string) (entry map[string]any) {
 	return entry
 }
 
+// wantNames fails the test if a line of the log is about a pod or a volume and does not name it, as one that is planted does not.
+func (p *Process) wantNames(log string) {
+	p.t.Helper()
+	const planted = "planted"
+	got := nameless(log + "\n" + `{"level":"info","msg":"planted","namespace":"n","pod":"p","volume":"v"}` + "\n")
+	if len(got) == 0 || got[len(got)-1] != planted {
+		p.t.Error("a planted line without a pod's UID is not found")
+	}
+	for _, message := range got[:max(len(got)-1, 0)] {
+		p.t.Errorf("a line of the log does not say of which pod it is: %s", message)
+	}
+}
+
+// nameless are the messages of those lines of a log that are about a pod or a volume and do not name it as docs/logs.md says.
+func nameless(log string) (messages []string) {
+	for l := range strings.Lines(log) {
+		entry := parse(l)
+		has := func(key string) bool { return entry[key] != nil }
+		if entry["logger"] == nil && slices.ContainsFunc([]string{"pod", "pod_uid", "uid", "volume"}, has) &&
+			!(has("namespace") && has("pod") && has("pod_uid")) {
+			messages = append(messages, fmt.Sprint(entry["msg"]))
+		}
+	}
+	return messages
+}
+
 // finish ends the process if the test did not, and looks for what must never
 // be in what it said.
 func (p *Process) finish() {
@@ -172,6 +199,7 @@ func (p *Process) finish() {
 	if strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic:") {
 		p.t.Error("the daemon has a data race, or panics")
 	}
+	p.wantNames(text)
 	p.wantNothingIn(p.cmd.Dir)
 	p.searchAll()
 	if p.t.Failed() && !p.leaked.Load() {
