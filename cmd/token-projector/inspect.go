@@ -90,21 +90,27 @@ func (o *inspection) complete(args []string) error {
 	return validateVerify(o.verify, o.kubeconfig)
 }
 
+// run looks, and prints what it has seen; with --watch until a signal, whatever becomes of the root. The last look is the exit status.
 func (o *inspection) run(ctx context.Context, w io.Writer) error {
 	timer := time.NewTimer(o.interval)
 	defer timer.Stop()
 	var last error
-	for {
-		err := o.once(ctx, w)
+	for first := true; ; first = false {
+		found, err := o.look(ctx, time.Now())
 		switch {
-		case !o.watch:
-			return err
-		case errors.Is(err, errInterrupted):
+		case o.watch && errors.Is(err, errInterrupted):
 			return last
-		case err != nil && !errors.Is(err, errFound):
+		case err != nil && (first || !o.watch):
+			return err
+		case err != nil:
+			found.Tokens, found.Error = []sighting{}, projector.Scrub(err.Error())
+		}
+		if err := o.print(w, found); err != nil {
 			return err
 		}
-		last = err
+		if last = o.verdict(found); !o.watch {
+			return last
+		}
 		timer.Reset(o.interval)
 		select {
 		case <-ctx.Done():
@@ -117,16 +123,10 @@ func (o *inspection) run(ctx context.Context, w io.Writer) error {
 // errInterrupted says that a look was not finished: what it has found so far may be wrong.
 var errInterrupted = errors.New("interrupted")
 
-// once looks, and prints what it has seen.
-func (o *inspection) once(ctx context.Context, w io.Writer) error {
-	found, err := o.look(ctx, time.Now())
-	if err != nil {
-		return err
-	}
-	if err := o.print(w, found); err != nil {
-		return err
-	}
-	if len(found.Tokens) == 0 && o.only != "" || slices.ContainsFunc(found.Tokens, func(t sighting) bool { return t.wrong }) {
+// verdict is errFound if what was seen is not as it should be.
+func (o *inspection) verdict(found sightings) error {
+	wrong := slices.ContainsFunc(found.Tokens, func(t sighting) bool { return t.wrong })
+	if wrong || found.Error != "" || len(found.Tokens) == 0 && o.only != "" {
 		return errFound
 	}
 	return nil
@@ -136,7 +136,8 @@ func (o *inspection) once(ctx context.Context, w io.Writer) error {
 type sightings struct {
 	Time   time.Time  `json:"time"` // by this machine's clock, as are the states
 	Root   string     `json:"root"`
-	Tokens []sighting `json:"tokens"` // soonest expiry first
+	Tokens []sighting `json:"tokens"`          // soonest expiry first
+	Error  string     `json:"error,omitempty"` // why the root cannot be read, with --watch
 }
 
 // sighting is a token in its file; or, with neither Path nor Expires, a volume without any. It holds no token.

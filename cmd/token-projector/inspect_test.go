@@ -18,32 +18,40 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// TestInspectWatch: each look shows what is there then, be it nothing, until the signal; the last one is the exit status.
+// TestInspectWatch: each look shows what is there then, be it nothing, or no root, until the signal; the last one is the exit status.
 func TestInspectWatch(t *testing.T) {
-	for name, last := range map[string]struct {
-		args   []string
+	s := newSigner(t)
+	age := func(age string) func(string) error {
+		return func(root string) error { return s.publish(root, "u1", "v", "token", "age="+age) }
+	}
+	away := func(root string) error { return os.Rename(root, root+"-away") }
+	type step struct {
+		change func(root string) error
 		says   string
+	}
+	for name, c := range map[string]struct {
+		pod    string
+		steps  []step
 		status int
 	}{
-		"well":  {[]string{"age=1m"}, " fresh", 0},
-		"stale": {[]string{"age=55m"}, " stale", 1},
-		"gone":  {nil, `no projected token of "web-0" below `, 1},
+		"well":         {"web-0", []step{{age("61m"), " expired"}, {age("1m"), " fresh"}}, 0},
+		"stale":        {"web-0", []step{{age("61m"), " expired"}, {age("55m"), " stale"}}, 1},
+		"gone":         {"web-0", []step{{func(root string) error { return os.RemoveAll(root + "/pods/u1") }, `no projected token of "web-0" below `}}, 1},
+		"no root":      {"", []step{{away, "no such file or directory; looking again"}}, 1},
+		"another root": {"", []step{{away, "no such file or directory; looking again"}, {age("1m"), " fresh"}}, 0},
+		"no more pods": {"", []step{{func(root string) error { return os.RemoveAll(root + "/pods") }, "has no directory pods: "}}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, root := newSigner(t), t.TempDir()
-			publish := func(args ...string) {
-				t.Helper()
-				if err := s.publish(root, append([]string{"u1", "v", "token"}, args...)...); err != nil {
-					t.Fatal(err)
-				}
+			root := filepath.Join(t.TempDir(), "root")
+			if err := age("0s")(root); err != nil {
+				t.Fatal(err)
 			}
-			publish()
 			ctx, cancel := context.WithCancel(t.Context())
 			out, w := io.Pipe()
 			var stderr bytes.Buffer
 			status := make(chan int, 1)
 			go func() {
-				status <- command(ctx, []string{"inspect", "--root-dir", root, "--watch", "--interval", "100ms", "web-0"}, w, &stderr)
+				status <- command(ctx, append([]string{"inspect", "--root-dir", root, "--watch", "--interval", "100ms"}, strings.Fields(c.pod)...), w, &stderr)
 				w.Close()
 			}()
 			lines := bufio.NewScanner(out)
@@ -56,18 +64,16 @@ func TestInspectWatch(t *testing.T) {
 				t.Errorf("it ended before it said %q: %s", says, stderr.String())
 			}
 			until(" fresh")
-			publish("age=61m")
-			until(" expired")
-			if last.args != nil {
-				publish(last.args...)
-			} else if err := os.RemoveAll(filepath.Join(root, "pods", "u1")); err != nil {
-				t.Fatal(err)
+			for _, step := range c.steps {
+				if err := step.change(root); err != nil {
+					t.Fatal(err)
+				}
+				until(step.says)
 			}
-			until(last.says)
 			cancel()
 			_, _ = io.Copy(io.Discard, out)
-			if got := <-status; got != last.status || stderr.Len() > 0 {
-				t.Errorf("exit status %d, want %d: %s", got, last.status, stderr.String())
+			if got := <-status; got != c.status || stderr.Len() > 0 {
+				t.Errorf("exit status %d, want %d: %s", got, c.status, stderr.String())
 			}
 		})
 	}

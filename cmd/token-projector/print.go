@@ -34,9 +34,13 @@ func (o *inspection) print(w io.Writer, found sightings) error {
 	}
 	onTerminal := isTerminal(w)
 	if o.watch && onTerminal {
-		fmt.Fprint(w, "\x1b[H\x1b[2J\x1b[3J")
+		fmt.Fprint(w, "\x1b[H\x1b[2J") // what was scrolled away stays
 	}
-	if len(found.Tokens) == 0 {
+	switch {
+	case found.Error != "":
+		_, err := fmt.Fprintf(w, "%s; looking again\n", found.Error)
+		return err
+	case len(found.Tokens) == 0:
 		of := ""
 		if o.only != "" {
 			of = fmt.Sprintf(" of %q", o.only)

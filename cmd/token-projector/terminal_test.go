@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onTerminal carries out a command line on a pseudo-terminal, and returns what came there and the exit status.
-func onTerminal(t *testing.T, args ...string) (string, int) {
+// onTerminal has something write to a pseudo-terminal, and returns what came there.
+func onTerminal(t *testing.T, write func(terminal *os.File)) string {
 	t.Helper()
 	control, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -36,9 +36,9 @@ func onTerminal(t *testing.T, args ...string) (string, int) {
 		text, _ := io.ReadAll(control) // EIO is the end
 		said <- string(text)
 	}()
-	status := command(t.Context(), args, terminal, io.Discard)
+	write(terminal)
 	terminal.Close()
-	return <-said, status
+	return <-said
 }
 
 // TestColours: on a terminal, and nowhere else, the state has a colour, if the user does not object; in JSON it has none.
@@ -60,7 +60,8 @@ func TestColours(t *testing.T) {
 		{"", []string{"-o", "json"}, "expired[^\x1b]*fresh[^\x1b]*"},
 	} {
 		t.Setenv("NO_COLOR", c.noColour)
-		text, status := onTerminal(t, append(table, c.args...)...)
+		var status int
+		text := onTerminal(t, func(terminal *os.File) { status = command(t.Context(), append(table, c.args...), terminal, io.Discard) })
 		if !regexp.MustCompile("^[^\x1b]*"+c.want+"\\s*$").MatchString(text) || status != 1 {
 			t.Errorf("%v, NO_COLOR=%s: exit status %d, %q", c.args, c.noColour, status, text)
 		}
@@ -68,5 +69,38 @@ func TestColours(t *testing.T) {
 	var stdout bytes.Buffer
 	if command(t.Context(), table, &stdout, io.Discard); bytes.Contains(stdout.Bytes(), []byte("\x1b")) || !bytes.Contains(stdout.Bytes(), []byte(" fresh\n")) {
 		t.Errorf("beside a terminal: %q", stdout.String())
+	}
+}
+
+// TestFrames: --watch shows each look at the top of the cleared screen, and what was scrolled away before stays. Whoever writes
+// to a file, or asks for JSON, gets no escape.
+func TestFrames(t *testing.T) {
+	found := sightings{Root: "/root", Tokens: []sighting{}}
+	for _, c := range []struct {
+		o    inspection
+		want string
+	}{
+		{inspection{watch: true, output: "table"}, "\x1b[H\x1b[2Jno projected token below /root\r\n\x1b[H\x1b[2J/root is away; looking again\r\n"},
+		{inspection{output: "wide"}, "no projected token below /root\r\n/root is away; looking again\r\n"},
+	} {
+		show := func(w io.Writer) {
+			gone := found
+			gone.Error = "/root is away"
+			for _, frame := range []sightings{found, gone} {
+				if err := c.o.print(w, frame); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if got := onTerminal(t, func(terminal *os.File) { show(terminal) }); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.o, got, c.want)
+		}
+		c.o.watch = true
+		for _, c.o.output = range outputs {
+			var file bytes.Buffer
+			if show(&file); bytes.Contains(file.Bytes(), []byte("\x1b")) || !bytes.Contains(file.Bytes(), []byte("/root is away")) {
+				t.Errorf("-o %s beside a terminal: %q", c.o.output, file.String())
+			}
+		}
 	}
 }
