@@ -79,6 +79,18 @@ func TestInspectWatch(t *testing.T) {
 	}
 }
 
+// TestSpan: less than a second is none, to either side.
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", time.Second - 1: "0s", -1: "0s", -time.Second + 1: "0s", time.Second: "1s", -time.Second: "-1s",
+		-1500 * time.Millisecond: "-1s", 11 * time.Minute: "11m", -49 * time.Hour: "-2d1h",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+}
+
 // TestInspectInterrupted: a signal while the API server is asked ends it, and what was not answered is not said to be invalid.
 func TestInspectInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -135,6 +135,10 @@ func TestMaySeeStatus(t *testing.T) {
 		{here, "", false, "127.0.0.1:5", "127.0.0.1:9477", 200},
 		{here, "", false, "[::1]:5", "localhost:9477", 200},
 		{here, "", false, "[::ffff:127.0.0.1]:5", "[::1]:9477", 200},
+		{here, "", false, "[::1]:5", "[::1]", 200}, // port 80, by way of another one
+		{here, "", false, "[::1]:5", "127.0.0.1", 200},
+		{here, "", false, "127.0.0.1:5", "[rebound.example]:80", 403},
+		{here, "", false, "127.0.0.1:5", "", 403},
 		{here, "", false, "127.0.0.1:5", "rebound.example", 403},
 		{here, "web.yml", false, "127.0.0.1:5", "rebound.example", 403}, // it may have neither TLS nor users
 		{everywhere, "", true, "127.0.0.1:5", "localhost:9477", 200},

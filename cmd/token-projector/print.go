@@ -101,12 +101,12 @@ func (s sighting) cells(now time.Time) []string {
 	return cells
 }
 
-// span is a duration as kubectl prints it; what is over is negative.
+// span is a duration as kubectl prints it, in whole seconds; what is over is negative.
 func span(d time.Duration) string {
-	if d < 0 {
+	if d <= -time.Second {
 		return "-" + duration.HumanDuration(-d)
 	}
-	return duration.HumanDuration(d)
+	return duration.HumanDuration(max(d, 0))
 }
 
 func stamp(t time.Time) string {

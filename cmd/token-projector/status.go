@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 
 	"github.com/token-projector/token-projector/projector"
 )
@@ -87,10 +87,7 @@ func (o *options) maySeeStatus(r *http.Request) bool {
 	if o.secureMetrics() {
 		return true
 	}
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
+	host := (&url.URL{Host: r.Host}).Hostname()
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	_, named := netip.ParseAddr(host)
 	return err == nil && from.Addr().Unmap().IsLoopback() && (named == nil || host == "localhost")
