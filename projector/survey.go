@@ -48,6 +48,10 @@ func Survey(path string, visit func(FoundVolume)) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s has no directory %s: it is neither a root of token-projector nor the kubelet's", path, podsName)
 	}
+	if absent(err) {
+		return fmt.Errorf("%s is a link or a file, and no link below a root is followed: name the root whose own directory %s is, or bind-mount that directory there",
+			filepath.Join(path, podsName), podsName)
+	}
 	if err != nil {
 		return fmt.Errorf("open root: %w", err)
 	}

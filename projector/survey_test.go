@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,6 +79,15 @@ func TestSurveyOfNoRoot(t *testing.T) {
 	}
 	if err := Survey(t.TempDir(), visit); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
+	}
+	elsewhere, linked := t.TempDir(), t.TempDir()
+	publishAt(t, filepath.Join(elsewhere, volumePath(Key{PodUID: "a", Volume: "v"})), "token", "none")
+	pods := filepath.Join(linked, podsName)
+	if err := os.Symlink(filepath.Join(elsewhere, podsName), pods); err != nil {
+		t.Fatal(err)
+	}
+	if err := Survey(linked, visit); err == nil || !strings.HasPrefix(err.Error(), pods+" is a link or a file, ") {
+		t.Errorf("of a root whose pods are elsewhere: %v", err)
 	}
 }
 
