@@ -52,6 +52,7 @@ func inspectCommand() *cobra.Command {
 			if err := o.complete(args); err != nil {
 				return misuse{err}
 			}
+			keepPrivateOrSay(c.ErrOrStderr())
 			var err error
 			if o.check, err = newVerifier(o.verify, o.kubeconfig); err != nil {
 				return err

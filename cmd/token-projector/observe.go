@@ -74,7 +74,7 @@ func (o *observation) complete() error {
 // run observes until ctx ends.
 func (o *observation) run(ctx context.Context, log *zap.Logger) error {
 	if err := keepPrivate(); err != nil {
-		log.Warn("this process's memory may come into a core file, or be read by other processes of its user", zap.Error(err))
+		log.Warn(notPrivate, zap.Error(err))
 	}
 	log.Info("observing", zap.String("version", version), zap.String("root", o.rootDir))
 	m := metrics.NewObserver(version, revision(), o.perToken)

@@ -3,9 +3,20 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"golang.org/x/sys/unix"
 )
+
+// notPrivate is said where the kernel does not let keepPrivate do it.
+const notPrivate = "this process's memory may come into a core file, or be read by other processes of its user"
+
+// keepPrivateOrSay is keepPrivate for commands that have no log.
+func keepPrivateOrSay(stderr io.Writer) {
+	if err := keepPrivate(); err != nil {
+		fmt.Fprintf(stderr, "token-projector: %s: %s\n", notPrivate, err)
+	}
+}
 
 // keepPrivate keeps the memory of this process, which holds tokens and credentials, from other processes and from disks.
 // It is said to be not dumpable: then no signal makes the kernel write a core file or, which no limit prevents, hand one

@@ -26,7 +26,7 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 	klog.SetLogger(zapr.NewLogger(clientLogger(log)))
 	defer zap.RedirectStdLog(log.Named("log"))() // of net/http, should anybody set GODEBUG=http2debug
 	if err := keepPrivate(); err != nil {
-		log.Warn("this process's memory may come into a core file, or be read by other processes of its user", zap.Error(err))
+		log.Warn(notPrivate, zap.Error(err))
 	}
 	log.Info("starting", zap.String("version", version), zap.String("node", o.nodeName), zap.String("identity", o.identity),
 		zap.String("root", o.rootDir), zap.String("volumes", o.volumes))

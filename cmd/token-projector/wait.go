@@ -39,6 +39,7 @@ func waitCommand() *cobra.Command {
 			if err := o.complete(); err != nil {
 				return misuse{err}
 			}
+			keepPrivateOrSay(c.ErrOrStderr())
 			return o.run(c.Context(), c.ErrOrStderr())
 		},
 	}
