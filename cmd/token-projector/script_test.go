@@ -5,7 +5,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,6 +40,7 @@ func TestScripts(t *testing.T) {
 			"project":   signer.project,
 			"token":     signer.token,
 			"jwks":      signer.jwks,
+			"serve":     serve,
 			"no-tokens": noTokens,
 		},
 	})
@@ -97,6 +101,15 @@ func (s *signer) jwks(ts *testscript.TestScript, _ bool, args []string) {
 	text, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: s.key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"}}})
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
+}
+
+// serve VARIABLE CA serves the work directory over TLS until the script ends; the variable is its URL, and the file gets its CA.
+func serve(ts *testscript.TestScript, _ bool, args []string) {
+	s := httptest.NewTLSServer(http.FileServer(http.Dir(ts.MkAbs("."))))
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.URL)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), ca, 0o600))
 }
 
 // sign makes a token that was issued age ago, or at iat, and lives for ttl.
