@@ -96,9 +96,18 @@ cases: ## the cases of test/cases on the fake and on the real server, and the ta
 	cd test/conformance && $(GO) test -count=1 -timeout 20m -run '^TestCases$$' . -update
 
 .PHONY: e2e
-e2e: ## what needs root: disks, owners; and a node with a real kubelet, which is built the first time
+e2e: ## what needs root: disks, owners; and nodes with a real kubelet, which is built the first time; needs Debian's prometheus
+	@# side by side: one waits for a token to expire, twelve minutes
+	$(MAKE) -j 2 --output-sync e2e-machine e2e-watched
+
+.PHONY: e2e-machine
+e2e-machine:
 	$(GO) test -tags e2e -race -count=1 ./test/e2e
 	cd test/conformance && $(GO) test -tags e2e -count=1 -timeout 40m -v -run '^TestBesideKubelet' .
+
+.PHONY: e2e-watched
+e2e-watched:
+	cd test/conformance && $(GO) test -tags e2e -count=1 -timeout 40m -v -run '^TestWatchedKubelet' .
 
 .PHONY: crash
 crash: ## a publisher killed at each system call, the daemon killed KILLS (500) times; needs root and strace

@@ -77,16 +77,6 @@ func unmountedFiles() []string {
 	return files
 }
 
-func (n *besideKubelet) awaitRunning(t *testing.T, pod *corev1.Pod) {
-	t.Helper()
-	eventually(t, func() error {
-		if !n.kubelet.runtime.running(string(pod.UID), pod.Spec.Containers[0].Name) {
-			return n.kubelet.orEnded(fmt.Errorf("the container of %s does not run", pod.Name))
-		}
-		return nil
-	})
-}
-
 // awaitRead waits until the container's user can read every token there, and starts to read them all the time.
 func (n *besideKubelet) awaitRead(t *testing.T, pod *corev1.Pod) {
 	t.Helper()

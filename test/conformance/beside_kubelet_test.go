@@ -72,7 +72,7 @@ func TestBesideKubelet(t *testing.T) {
 // No daemon has ever been there.
 func (n *besideKubelet) testRootOfKubelet(t *testing.T) {
 	pod := n.besidePod(t, "first", nil)
-	n.awaitRunning(t, pod)
+	n.kubelet.awaitRunning(t, pod)
 	n.noteEmpty(t, pod, 0o755)
 	n.start(t, "--volumes=unmounted")
 	n.awaitRead(t, pod)
@@ -96,7 +96,7 @@ func (n *besideKubelet) testDaemonFirst(t *testing.T) {
 		t.Fatalf("the container of a suspended kubelet: %v", err)
 	}
 	n.kubelet.resume(t)
-	n.awaitRunning(t, pod)
+	n.kubelet.awaitRunning(t, pod)
 	n.awaitRead(t, pod)
 	n.filled(t, pod)
 }
@@ -105,7 +105,7 @@ func (n *besideKubelet) testDaemonFirst(t *testing.T) {
 func (n *besideKubelet) testKubeletFirst(t *testing.T) {
 	n.kill(t)
 	pod := n.besidePod(t, "third", ptr.To[int64](vaultUser))
-	n.awaitRunning(t, pod)
+	n.kubelet.awaitRunning(t, pod)
 	n.noteEmpty(t, pod, 0o700)
 	if _, err := readAs(vaultUser, n.container(pod), unmountedFiles()[0]); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("a directory of mode 0700, read by another: %v", err)

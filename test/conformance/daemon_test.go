@@ -161,14 +161,9 @@ func get(url string) ([]byte, error) {
 
 // metric returns the value of the metric with these labels (name, value, name, value...), and whether there is one.
 func (d *daemon) metric(name string, labels ...string) (float64, bool, error) {
-	body, err := get(d.metrics)
+	families, err := d.scrape()
 	if err != nil {
 		return 0, false, err
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(body))
-	if err != nil {
-		return 0, false, fmt.Errorf("parse metrics: %w", err)
 	}
 	for _, m := range families[name].GetMetric() {
 		if hasLabels(m, labels) {
@@ -176,6 +171,20 @@ func (d *daemon) metric(name string, labels ...string) (float64, bool, error) {
 		}
 	}
 	return 0, false, nil
+}
+
+// scrape reads all metrics, by name.
+func (d *daemon) scrape() (map[string]*dto.MetricFamily, error) {
+	body, err := get(d.metrics)
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("parse metrics: %w", err)
+	}
+	return families, nil
 }
 
 func hasLabels(m *dto.Metric, labels []string) bool {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/token-projector/token-projector/test/conformance/controlplane"
@@ -117,6 +118,17 @@ func (k *kubelet) orEnded(err error) error {
 	default:
 		return err
 	}
+}
+
+// awaitRunning waits until the pod's only container has been started.
+func (k *kubelet) awaitRunning(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	eventually(t, func() error {
+		if !k.runtime.running(string(pod.UID), pod.Spec.Containers[0].Name) {
+			return k.orEnded(fmt.Errorf("the container of %s does not run", pod.Name))
+		}
+		return nil
+	})
 }
 
 // suspend stops the kubelet where it is, and resume lets it go on.

@@ -20,7 +20,7 @@ const ownMountsEnv = "CONFORMANCE_OWN_MOUNTS"
 
 // What is mounted here, nobody else sees, and the kernel unmounts it with the last process of ours, whatever ended that.
 func init() {
-	if os.Getenv(ownMountsEnv) != "" {
+	if os.Getenv(ownMountsEnv) != "" || os.Getenv(sandboxEnv) != "" { // a sandbox has its own, and sees what it should of ours
 		return
 	}
 	runtime.LockOSThread() // the thread that left is the one that goes on
