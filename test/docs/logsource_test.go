@@ -14,8 +14,8 @@ import (
 // logging are the packages of the program.
 var logging = []string{"atomicwriter", "cmd/token-projector", "metrics", "projector", "rotation"}
 
-// kinds are the fields that a line may have: no zap.Any, which would print whatever it is given.
-var kinds = map[string]string{"zap.String": "text", "zap.Error": "text", "zap.Int": "number", "zap.Duration": "seconds"}
+// fieldKinds are the fields that a line may have: no zap.Any, which would print whatever it is given.
+var fieldKinds = map[string]string{"zap.String": "text", "zap.Error": "text", "zap.Int": "number", "zap.Duration": "seconds"}
 
 var (
 	levels    = []string{"Error", "Warn", "Info", "Debug"}
@@ -171,7 +171,7 @@ func (l *logs) fields(e ast.Expr) {
 	case *ast.CallExpr:
 		name := callee(e.Fun)
 		switch made := l.functions[name]; {
-		case kinds[name] != "":
+		case fieldKinds[name] != "":
 			l.field(e, name)
 		case name == "append":
 			for _, arg := range e.Args {
@@ -197,7 +197,7 @@ func (l *logs) field(e *ast.CallExpr, name string) {
 	if name != "zap.Error" {
 		key = l.text(e.Args[0])
 	}
-	kind := kinds[name]
+	kind := fieldKinds[name]
 	if !snakeCase.MatchString(key) {
 		l.fault(e, "the key %q is not in snake_case", key)
 	}
