@@ -26,7 +26,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"github.com/token-projector/token-projector/projector"
 )
@@ -42,6 +44,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbage)
 	}
+	klog.SetLogger(logr.Discard()) // or client-go writes what a server says to standard error, as it is; run has a log for it
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // the second signal meets the default action
 	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr))

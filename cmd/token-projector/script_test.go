@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -103,9 +106,23 @@ func (s *signer) jwks(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
 
-// serve VARIABLE CA serves the work directory over TLS until the script ends; the variable is its URL, and the file gets its CA.
+// posted is a token in a request.
+var posted = regexp.MustCompile(`eyJ[\w.-]+`)
+
+// serve VARIABLE CA serves the work directory over TLS until the script ends; the variable is its URL, and the file gets its CA. To
+// a token that is posted it answers with a warning that repeats it.
 func serve(ts *testscript.TestScript, _ bool, args []string) {
-	s := httptest.NewTLSServer(http.FileServer(http.Dir(ts.MkAbs("."))))
+	files := http.FileServer(http.Dir(ts.MkAbs(".")))
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			files.ServeHTTP(w, r)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Warning", fmt.Sprintf("299 - %q", posted.Find(body)))
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
