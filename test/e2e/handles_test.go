@@ -24,8 +24,9 @@ const (
 	handleDirEnv = "E2E_HANDLE_DIR"
 )
 
-// TestOpenByHandle: the manifest's capabilities do not open a file by its handle, which needs no path: DAC_READ_SEARCH does, and
-// with it a container reaches all of a file system of which it has mounted any part. Here the part and the file are siblings.
+// TestOpenByHandle: the base's capabilities do not open a file by its handle, which needs no path: DAC_READ_SEARCH does, and with
+// it, as in the overlay observe, a container reaches all of a file system of which it has mounted any part. Here the part and the file are
+// siblings.
 func TestOpenByHandle(t *testing.T) {
 	if os.Getenv(handleEnv) != "" {
 		openByHandle(t)
@@ -45,6 +46,7 @@ func TestOpenByHandle(t *testing.T) {
 	}{
 		{capabilities(t, manifest), "refused"},
 		{append(capabilities(t, manifest), "DAC_READ_SEARCH"), "of the node"},
+		{capabilities(t, observeManifest), "of the node"},
 	} {
 		command := append(under(tt.keep), os.Args[0], "-test.run=^TestOpenByHandle$", "-test.v")
 		cmd := exec.Command(command[0], command[1:]...)
