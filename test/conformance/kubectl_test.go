@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +20,8 @@ import (
 
 // needKubelet are the commands that a kubelet would have to answer, and what kubectl says once the API server has done its part.
 var needKubelet = map[string]string{
-	"kubectl -n token-projector port-forward POD 9477": "pod is not running. Current status=Pending",
+	"kubectl -n token-projector port-forward POD 9477":                                        "pod is not running. Current status=Pending",
+	"kubectl -n token-projector exec POD -- /token-projector inspect quickstart/vault-client": "no preferred addresses found",
 }
 
 // Every command of kubectl in the documents does what it says, typed at the top of a checkout.
@@ -47,6 +49,7 @@ func TestKubectl(t *testing.T) {
 			continue
 		}
 		typed++
+		r.keep(t, c.Files)
 		out, err := r.types(t, places.Replace(c.Text))
 		if says := needKubelet[c.Text]; says == "" && err != nil || says != "" && (err == nil || !strings.Contains(out, says)) {
 			t.Errorf("%v: %v\n%s", c, err, out)
@@ -56,6 +59,42 @@ func TestKubectl(t *testing.T) {
 		t.Errorf("%d commands; a node that is not there: %v\n%s", typed, err, out)
 	}
 	testLabels(t, nodeName)
+	testQuickstart(t)
+}
+
+// testQuickstart: of the pod that docs/quickstart.md shows, the daemon beside a kubelet keeps the token where its containers mount it,
+// and nothing else.
+func testQuickstart(t *testing.T) {
+	t.Helper()
+	n := emptyNode(t, "quickstart-node")
+	pods := client.CoreV1().Pods("quickstart")
+	const name = "vault-client"
+	if err := pods.Bind(t.Context(), &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Target: corev1.ObjectReference{Kind: "Node", Name: n.name},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod, err := pods.Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deletePod(t, pod, 0)
+	n.start(t, "--volumes=unmounted")
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, mount := range c.VolumeMounts {
+			if mount.SubPathExpr != "" {
+				dir := filepath.Join(n.root, strings.ReplaceAll(mount.SubPathExpr, "$(POD_UID)", string(pod.UID)))
+				eventually(t, func() error { return missing(dir, "token") })
+				n.seen = append(n.seen, readToken(t, dir, "token"))
+			}
+		}
+	}
+	if len(n.seen) != 2 {
+		t.Errorf("%d containers mount the volume", len(n.seen))
+	}
+	if dirs, err := filepath.Glob(volumeDir(n.root, pod, "*")); err != nil || len(dirs) != 1 {
+		t.Errorf("the daemon keeps %q, %v", dirs, err)
+	}
 }
 
 // testLabels: the labels that the documents give are those that the manifests select by.
@@ -115,6 +154,16 @@ func newReader(t *testing.T, top string) *reader {
 		}
 	}
 	return r
+}
+
+// keep writes the files that a document shows.
+func (r *reader) keep(t *testing.T, files []docs.File) {
+	t.Helper()
+	for _, f := range files {
+		if err := os.WriteFile(filepath.Join(r.dir, f.Name), []byte(f.Content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // types types a command into a shell that has the control plane's kubectl.

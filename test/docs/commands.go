@@ -157,7 +157,7 @@ var word = regexp.MustCompile(`\|\|?|&&|;|(?:'[^']*'|"[^"]*"|[^\s'"|;&])+`)
 
 // typed are the beginnings of the commands that need nothing but what is built here, or what .ci/run installs: TestTyped types them.
 var typed = []string{
-	"bin/token-projector", "bin/fake-apiserver", "curl", "openssl", "htpasswd", "grep", "go run ./test/fake-apiserver", "go run ./test/fleet", "go doc ./projector",
+	"bin/token-projector", "bin/fake-apiserver", "curl", "openssl", "htpasswd", "grep", "readlink", "go run ./test/fake-apiserver", "go run ./test/fleet", "go doc ./projector",
 }
 
 // Typed reports whether TestTyped types a command that begins so.

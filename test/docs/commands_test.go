@@ -20,6 +20,8 @@ var kinds = []kind{
 	{"go test ", (*tree).tests},
 	{"go run ./test/held ", (*tree).tool}, // reads what a benchmark prints
 	{"kubectl ", (*tree).kubectl},
+	{"install ", (*tree).systemd},
+	{"systemctl ", (*tree).systemd},
 	{"apt-get install ", (*tree).packages},
 }
 

@@ -167,6 +167,11 @@ func (r *tree) kubectl(string, []string) error {
 	return r.shown("conformance", "test/conformance", "TestKubectl")
 }
 
+// systemd: TestSystemd runs it, with a systemd of its own.
+func (r *tree) systemd(string, []string) error {
+	return r.shown("e2e", "test/e2e", "TestSystemd")
+}
+
 // shown: .ci/run calls the target, and the folder has the test.
 func (r *tree) shown(target, folder, test string) error {
 	if !r.calls[target] || !r.exists(folder, test) {

@@ -27,7 +27,7 @@ var lasts = map[string]*regexp.Regexp{
 }
 
 // watches is what a command with --watch has printed once it has shown the table twice.
-var watches = regexp.MustCompile(`(?s)\nPOD .*\nPOD `)
+var watches = regexp.MustCompile(`(?s)^POD .*\nPOD `)
 
 // less are flags that make a command do the same in less time.
 var less = map[string]string{"go run ./test/fleet": " --nodes 10 --pods 1000 --for 2h"}
@@ -60,7 +60,7 @@ func TestTyped(t *testing.T) {
 			continue
 		}
 		t.Run(document, func(t *testing.T) {
-			r := newReader(t, commands)
+			r := newReader(t)
 			for _, c := range commands {
 				r.keep(c.Files)
 				if Typed(c.Text) {
@@ -74,7 +74,7 @@ func TestTyped(t *testing.T) {
 
 // TestTypedFaults: what TestTyped would overlook, it would overlook here.
 func TestTypedFaults(t *testing.T) {
-	r := newReader(t, nil)
+	r := newReader(t)
 	r.do(Command{Text: "bin/token-projector observe"})
 	for _, c := range []struct{ text, says string }{
 		{"bin/token-projector inspect --nonsense", "unknown flag: --nonsense"},
@@ -101,37 +101,31 @@ type reader struct {
 	started []*terminal
 }
 
-// newReader is somebody on a node with tokens: the kubelet's and, unless the document starts an API server itself, ours.
-func newReader(t *testing.T, commands []Command) *reader {
+// newReader is somebody on a node with tokens, the kubelet's and ours.
+func newReader(t *testing.T) *reader {
 	t.Helper()
 	cover(t, "/run")
 	cover(t, "/var/lib")
+	cover(t, "/dev/shm")
 	r := &reader{t: t, dir: checkout(t)}
 	t.Cleanup(func() { r.endAll("") })
 	r.keep([]File{{".curlrc", "fail\n"}}) // on a status that says so
 	file := filepath.Join(t.TempDir(), "kubeconfig")
-	r.says = strings.NewReplacer("NAMESPACE/POD", "demo/web", "NODE", "node-1", "FILE", file, "DIR", t.TempDir())
+	r.says = strings.NewReplacer("NODE", "node-1", "FILE", file)
 	r.do(Command{Text: "bin/fake-apiserver --demo --node NODE --kubeconfig-out FILE"})
-	roots := []string{kubeletRoot, root}
-	own := slices.ContainsFunc(commands, func(c Command) bool { return strings.HasPrefix(c.Text, "bin/fake-apiserver") })
-	if own {
-		roots = roots[:1]
-	}
-	for _, root := range roots {
+	for _, root := range []string{kubeletRoot, root} {
 		r.do(Command{Text: "bin/token-projector run --node-name NODE --kubeconfig FILE --root-dir " + root})
 	}
 	r.keys(file)
 	r.endAll("bin/token-projector")
-	if own {
-		r.endAll("")
-		return r
-	}
-	// As a container has it that mounts the volume of pod vault-client.
-	tokens, err := filepath.Glob(root + "/pods/*/volumes/*/vault-token")
+	tokens, err := filepath.Glob(root + "/pods/*/volumes/*/vault-token/vault-token")
 	if err := errors.Join(err, os.MkdirAll("/run/secrets/vault", 0o755)); err != nil || len(tokens) != 1 {
 		t.Fatalf("%q, %v", tokens, err)
 	}
-	if err := os.Symlink(filepath.Join(tokens[0], "vault-token"), "/run/secrets/vault/token"); err != nil {
+	r.says = strings.NewReplacer("NAMESPACE/POD", "demo/web", "NODE", "node-1", "FILE", file, "DIR", t.TempDir(),
+		"UID", strings.Split(tokens[0], "/")[4], "VOLUME", "vault-token", "PATH", "vault-token")
+	// As a container has it that mounts the volume.
+	if err := os.Symlink(tokens[0], "/run/secrets/vault/token"); err != nil {
 		t.Fatal(err)
 	}
 	return r
