@@ -38,7 +38,7 @@ func TestKubectl(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newReader(t, top)
+	r := newTypist(t, top)
 	all, err := docs.All(top)
 	if err != nil {
 		t.Fatal(err)
@@ -129,15 +129,15 @@ func matches(t *testing.T, selector *metav1.LabelSelector, set map[string]string
 	return s.Matches(labels.Set(set))
 }
 
-// reader is somebody who types commands of kubectl, as the administrator, at the top of a checkout.
-type reader struct{ dir, kubeconfig string }
+// typist is somebody who types commands of kubectl, as the administrator, at the top of a checkout.
+type typist struct{ dir, kubeconfig string }
 
-// newReader has a directory that looks like a checkout and is nobody else's, with the fake API server's kubeconfig where its
+// newTypist has a directory that looks like a checkout and is nobody else's, with the fake API server's kubeconfig where its
 // README.md has that.
-func newReader(t *testing.T, top string) *reader {
+func newTypist(t *testing.T, top string) *typist {
 	t.Helper()
 	dir := t.TempDir()
-	r := &reader{dir: dir, kubeconfig: filepath.Join(dir, "bin", "kubeconfig")}
+	r := &typist{dir: dir, kubeconfig: filepath.Join(dir, "bin", "kubeconfig")}
 	fake, err := fakeapi.Start(fakeapi.Options{Node: "node-1"})
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func newReader(t *testing.T, top string) *reader {
 }
 
 // keep writes the files that a document shows.
-func (r *reader) keep(t *testing.T, files []docs.File) {
+func (r *typist) keep(t *testing.T, files []docs.File) {
 	t.Helper()
 	for _, f := range files {
 		if err := os.WriteFile(filepath.Join(r.dir, f.Name), []byte(f.Content), 0o600); err != nil {
@@ -167,7 +167,7 @@ func (r *reader) keep(t *testing.T, files []docs.File) {
 }
 
 // types types a command into a shell that has the control plane's kubectl.
-func (r *reader) types(t *testing.T, text string) (string, error) {
+func (r *typist) types(t *testing.T, text string) (string, error) {
 	t.Helper()
 	cmd := exec.Command("bash", "-c", `kubectl() { "${kubectl[@]}" "$@"; }; kubectl=("$@"); eval "$0"`, text)
 	cmd.Args = append(cmd.Args, plane.Kubectl()...)
