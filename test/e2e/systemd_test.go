@@ -65,7 +65,7 @@ func bits(t *testing.T) (set uint64) {
 	numbers := map[string]int{
 		"CHOWN": unix.CAP_CHOWN, "DAC_OVERRIDE": unix.CAP_DAC_OVERRIDE, "FOWNER": unix.CAP_FOWNER, "FSETID": unix.CAP_FSETID,
 	}
-	for _, name := range capabilities(t) {
+	for _, name := range capabilities(t, manifest) {
 		number, known := numbers[name]
 		if !known {
 			t.Errorf("the DaemonSet has %s", name)
