@@ -22,7 +22,8 @@ import (
 // What docs/embedding.md shows is from here on; its test compares them.
 
 // keepTokens keeps the token volumes of a node's pods below dir until ctx ends. config holds the node's own credentials.
-// started is told of each Projector, and of the next one if somebody deletes the directory.
+// started gets the Projector, on a goroutine of its own; and the next one if somebody deletes the directory: what waits for the
+// one before ends with ErrEnded.
 func keepTokens(ctx context.Context, config *rest.Config, node, dir string, started func(*projector.Projector, *projector.Root)) error {
 	clock := rotation.SystemClock()
 	var running atomic.Pointer[projector.Projector]
@@ -49,7 +50,7 @@ func keepTokens(ctx context.Context, config *rest.Config, node, dir string, star
 		})
 		if err == nil {
 			running.Store(p)
-			started(p, root)
+			go started(p, root)
 			err = p.Run(ctx)
 		}
 		if err := errors.Join(err, root.Close()); !errors.Is(err, projector.ErrRootReplaced) {
@@ -100,60 +101,83 @@ func TestEmbedding(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	type run struct {
-		p    *projector.Projector
-		root *projector.Root
-	}
-	runs := make(chan run)
-	begin := func() (end func()) {
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() {
-			ended <- keepTokens(ctx, config, node, w.root, func(p *projector.Projector, root *projector.Root) { runs <- run{p, root} })
-		}()
-		return func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Errorf("it ended by %v", err)
-			}
-		}
-	}
 	pod := w.pod("demo", "web", tokenVolume("vault", "vault", 7200))
-	mount := func(r run) {
-		t.Helper()
-		directories, err := beforeStart(t.Context(), r.p, r.root, pod)
-		if err != nil || len(directories) != 2 {
-			t.Fatalf("%d directories to mount: %v", len(directories), err)
-		}
-		if _, err := os.Stat(filepath.Join(directories["vault"], "token")); err != nil {
-			t.Error(err)
-		}
-	}
-
-	end := begin()
-	mount(<-runs)
+	e := embed(w, config)
+	e.mount(pod)
 	if err := os.RemoveAll(w.root); err != nil {
 		t.Fatal(err)
 	}
-	second := <-runs
-	mount(second)
+	e.mount(pod)
 	if requests := w.api.Requests(fakeapi.TokenRequests); len(requests) != 4 {
 		t.Errorf("%d token requests for two tokens and a root that was deleted once", len(requests))
 	}
-	end()
+	e.end()
 
 	if err := w.api.Delete(pod, atOnce()); err != nil {
 		t.Fatal(err)
 	}
-	end = begin()
-	third := <-runs
+	e = embed(w, config)
+	p, _ := e.next()
 	var stopped []types.UID
-	if err := afterRestart(t.Context(), third.p, func(uid types.UID) error { stopped = append(stopped, uid); return nil }); err != nil {
+	if err := afterRestart(t.Context(), p, func(uid types.UID) error { stopped = append(stopped, uid); return nil }); err != nil {
 		t.Error(err)
 	}
 	if len(stopped) != 1 || stopped[0] != pod.UID {
 		t.Errorf("stopped %q, want %s", stopped, pod.UID)
 	}
 	w.waitGone(pod)
-	end()
+	e.end()
+}
+
+// embedded is a run of keepTokens.
+type embedded struct {
+	*world
+	cancel func()
+	runs   chan func() (*projector.Projector, *projector.Root)
+	ended  chan error
+}
+
+func embed(w *world, config *rest.Config) *embedded {
+	e := &embedded{world: w, runs: make(chan func() (*projector.Projector, *projector.Root)), ended: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(w.t.Context())
+	e.cancel = cancel
+	go func() {
+		e.ended <- keepTokens(ctx, config, node, w.root, func(p *projector.Projector, root *projector.Root) {
+			e.runs <- func() (*projector.Projector, *projector.Root) { return p, root }
+		})
+	}()
+	return e
+}
+
+// next waits for the next Projector.
+func (e *embedded) next() (*projector.Projector, *projector.Root) {
+	e.t.Helper()
+	select {
+	case run := <-e.runs:
+		return run()
+	case err := <-e.ended:
+		e.t.Fatalf("it ended by %v", err)
+		return nil, nil
+	}
+}
+
+// mount waits until the pod may start with the next Projector, and looks at what there is to mount.
+func (e *embedded) mount(pod *corev1.Pod) {
+	e.t.Helper()
+	p, root := e.next()
+	directories, err := beforeStart(e.t.Context(), p, root, pod)
+	if err != nil || len(directories) != 2 {
+		e.t.Fatalf("%d directories to mount: %v", len(directories), err)
+	}
+	if _, err := os.Stat(filepath.Join(directories["vault"], "token")); err != nil {
+		e.t.Error(err)
+	}
+}
+
+func (e *embedded) end() {
+	e.t.Helper()
+	e.cancel()
+	if err := <-e.ended; err != nil {
+		e.t.Errorf("it ended by %v", err)
+	}
 }
