@@ -61,11 +61,8 @@ func TestHealthyNodeIsSilent(t *testing.T) {
 		if len(said) != 2 {
 			t.Errorf("%d lines for a failure of an hour, want one at its begin and one at its end", len(said))
 		}
-		named := map[string]any{"namespace": "default", "pod": "pod-1", "pod_uid": "uid-1", "volume": "extra"}
 		for _, l := range said {
-			m := l.ContextMap()
-			maps.DeleteFunc(m, func(key string, _ any) bool { return named[key] == nil })
-			if !maps.Equal(m, named) {
+			if m := l.ContextMap(); !names(m) {
 				t.Errorf("%s does not say of what: %v", l.Message, m)
 			}
 		}
@@ -74,6 +71,13 @@ func TestHealthyNodeIsSilent(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// names reports whether a line names the volume that failed.
+func names(line map[string]any) bool {
+	named := map[string]any{"namespace": "default", "pod": "pod-1", "pod_uid": "uid-1", "volume": "extra"}
+	maps.DeleteFunc(line, func(key string, _ any) bool { return named[key] == nil })
+	return maps.Equal(line, named)
 }
 
 // failing sets what fails from now on.

@@ -134,7 +134,10 @@ func (s *state) f(log *zap.Logger) {
 		`s.log.Warn("w", fields...)`:                                        1,
 		`s.log.Warn("w", p.fields()...)`:                                    1,
 		`s.log.Warn("it begins", append(v.fields(), zap.Error(err))...)`:    1,
-		`s.log.With(zap.Error(err)).Info("w")`:                              1,
+		`s.log.With(zap.Error(err)).Info("w")`:                              2,
+		`l := log.Named("x"); l.Error("w", zap.Any("token", v))`:            1,
+		`lg := s.log; lg.Info("w")`:                                         1,
+		`zap.L().Warn("w")`:                                                 1,
 		`var logger struct { other *zap.Logger }`:                           1,
 	} {
 		l := newLogs()

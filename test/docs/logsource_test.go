@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -51,8 +52,8 @@ func (l *logs) read(sources map[string]string) error {
 	l.constants, l.functions = map[string]string{}, map[string]*ast.FuncDecl{}
 	l.position = func(n ast.Node) token.Position { return set.Position(n.Pos()) }
 	var files []*ast.File
-	for name, source := range sources {
-		f, err := parser.ParseFile(set, name, source, parser.SkipObjectResolution)
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		f, err := parser.ParseFile(set, name, sources[name], parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
@@ -68,10 +69,12 @@ func (l *logs) read(sources map[string]string) error {
 // declare notes the constants and functions that lines are made of.
 func (l *logs) declare(n ast.Node) bool {
 	switch n := n.(type) {
-	case *ast.ValueSpec:
-		for i, name := range n.Names {
-			if i < len(n.Values) {
-				l.constants[name.Name] = l.text(n.Values[i])
+	case *ast.GenDecl:
+		for _, spec := range n.Specs {
+			if v, ok := spec.(*ast.ValueSpec); ok && n.Tok == token.CONST {
+				for i, name := range v.Names[:len(v.Values)] {
+					l.constants[name.Name] = l.text(v.Values[i])
+				}
 			}
 		}
 	case *ast.FuncDecl:
@@ -128,7 +131,11 @@ func (l *logs) find(n ast.Node) bool {
 	case *ast.CallExpr:
 		of, level, _ := strings.Cut(callee(n.Fun), ".")
 		switch {
-		case strings.ToLower(of) != "log", level == "Named", level == "WithOptions":
+		case strings.ToLower(of) != "log":
+			if slices.Contains(levels, level) && len(n.Args) > 0 && l.text(n.Args[0]) != "" {
+				l.fault(n, "this looks like a line of a logger that is not called log")
+			}
+		case level == "Named", level == "WithOptions":
 		case !slices.Contains(levels, level):
 			l.fault(n, "log.%s is not known here", level)
 		default:
