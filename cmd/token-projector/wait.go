@@ -71,7 +71,7 @@ func (o *waiting) run(ctx context.Context, stderr io.Writer) error {
 	defer timer.Stop()
 	said := ""
 	for {
-		err := usable(o.file, time.Now())
+		err := patient(ctx, o.file, func() error { return usable(o.file, time.Now()) })
 		if err == nil {
 			return nil
 		}
@@ -87,6 +87,24 @@ func (o *waiting) run(ctx context.Context, stderr io.Writer) error {
 			return fmt.Errorf("interrupted: %w", err)
 		case <-timer.C:
 			timer.Reset(waitPoll)
+		}
+	}
+}
+
+// patient says what usable says of the file. A read that hangs, as that of a file system which does not answer, is left behind when ctx
+// ends, with its goroutine.
+func patient(ctx context.Context, file string, usable func() error) error {
+	looked := make(chan error, 1)
+	go func() { looked <- usable() }()
+	select {
+	case err := <-looked:
+		return err
+	case <-ctx.Done():
+		select {
+		case err := <-looked: // it has not hung
+			return err
+		case <-time.After(waitPoll):
+			return fmt.Errorf("%s cannot be read: it is there, and gives neither content nor an error", file)
 		}
 	}
 }
