@@ -71,8 +71,13 @@ func (o *observation) complete() error {
 	return o.serving.validate()
 }
 
-// run observes until ctx ends.
+// run observes until ctx ends. Its last line tells how it ended.
 func (o *observation) run(ctx context.Context, log *zap.Logger) error {
+	return ended(log, o.work(ctx, log))
+}
+
+// work looks and serves until ctx ends.
+func (o *observation) work(ctx context.Context, log *zap.Logger) error {
 	if err := keepPrivate(); err != nil {
 		log.Warn(notPrivate, zap.Error(err))
 	}
@@ -96,7 +101,7 @@ func (o *observation) run(ctx context.Context, log *zap.Logger) error {
 	g.Go(func() error { return metricsServer.serve(ctx) })
 	g.Go(func() error { return healthServer.serve(ctx) })
 	g.Go(func() error { return w.run(ctx) })
-	return ended(log, g.Wait())
+	return g.Wait()
 }
 
 // lookout looks at a root. Its loop owns all but seen.
@@ -166,7 +171,8 @@ func (w *lookout) look(now time.Time, watch func(dir string) error) {
 	l := &look{at: now}
 	lives, unread, pods := map[string]rotation.Lifetime{}, map[string]sighting{}, map[string]bool{}
 	add := func(dir string) {
-		if err := watch(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		// What may not be read cannot be watched either, and is told otherwise.
+		if err := watch(dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 			l.watchDegraded = true
 		}
 	}
@@ -191,8 +197,8 @@ func (w *lookout) look(now time.Time, watch func(dir string) error) {
 		}
 	})
 	w.noteRoot(err)
-	w.noteBlind(l.watchDegraded)
 	if err == nil {
+		w.noteBlind(l.watchDegraded)
 		w.noteUnread(unread, l.tokens)
 		w.lives = lives
 		w.seen.Store(l)

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sys/unix"
 
 	"github.com/token-projector/token-projector/atomicwriter"
 	"github.com/token-projector/token-projector/rotation"
@@ -97,10 +98,16 @@ func TestObserved(t *testing.T) {
 	}
 }
 
-// TestObservedRootIsGone: a root that cannot be read is said once, what was seen of it stays, and its return is said.
+// TestObservedRootIsGone: a root that cannot be read is said once, what was seen of it stays, and its return is said. Nothing is said then
+// of watches, of which it has none.
 func TestObservedRootIsGone(t *testing.T) {
 	o := newObserved(t)
-	watch := func(string) error { return nil }
+	watch := func(dir string) error {
+		if _, err := os.Stat(dir); err != nil {
+			return err
+		}
+		return unix.ENOSPC
+	}
 	o.put("a", time.Now())
 	o.look(time.Now(), watch)
 	if err := os.Rename(o.root, o.root+"-away"); err != nil {
@@ -115,11 +122,16 @@ func TestObservedRootIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.look(time.Now(), watch)
+	o.look(time.Now(), func(string) error { return unix.EACCES })
 	var said []string
 	for _, l := range o.logged.All() {
 		said = append(said, l.Message)
 	}
-	if want := []string{"root cannot be read; trying on", "root can be read again"}; !slices.Equal(said, want) {
+	want := []string{
+		"some directories are not watched, and only looked at now and then; raise fs.inotify.max_user_watches",
+		"root cannot be read; trying on", "root can be read again", "all directories are watched again",
+	}
+	if !slices.Equal(said, want) {
 		t.Errorf("said: %q", said)
 	}
 }

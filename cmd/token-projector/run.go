@@ -20,11 +20,16 @@ import (
 	"github.com/token-projector/token-projector/rotation"
 )
 
-// run wires everything and projects until ctx ends.
+// run wires everything, and projects until ctx ends. Its last line tells how it ended.
 func run(ctx context.Context, o *options, stderr io.Writer) error {
 	log := newLogger(&o.serving, stderr)
 	klog.SetLogger(zapr.NewLogger(clientLogger(log)))
 	defer zap.RedirectStdLog(log.Named("log"))() // of net/http, should anybody set GODEBUG=http2debug
+	return ended(log, work(ctx, o, log))
+}
+
+// work projects and serves until ctx ends.
+func work(ctx context.Context, o *options, log *zap.Logger) error {
 	if err := keepPrivate(); err != nil {
 		log.Warn(notPrivate, zap.Error(err))
 	}
@@ -54,7 +59,7 @@ func run(ctx context.Context, o *options, stderr io.Writer) error {
 		defer stopServing()
 		return project(gctx, o, log, m, h)
 	})
-	return ended(log, g.Wait())
+	return g.Wait()
 }
 
 // ended says how the daemon has ended, and returns that.
