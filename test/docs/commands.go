@@ -25,9 +25,19 @@ type File struct{ Name, Content string }
 // String is where the command is and what it is.
 func (c Command) String() string { return fmt.Sprintf("%s:%d: %s", c.Document, c.Line, c.Text) }
 
-// All reads every document below the top of the repository; what is built or hidden is none.
+// All are the commands of every document.
 func All(top string) (all []Command, err error) {
-	err = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+	err = each(top, func(name, text string) error {
+		commands, err := Read(name, text)
+		all = append(all, commands...)
+		return err
+	})
+	return all, err
+}
+
+// each is called for every document below the top of the repository; what is built or hidden is none.
+func each(top string, f func(name, text string) error) error {
+	return filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(top, path)
 		switch {
 		case err != nil:
@@ -41,11 +51,8 @@ func All(top string) (all []Command, err error) {
 		if err != nil {
 			return err
 		}
-		commands, err := Read(name, string(text))
-		all = append(all, commands...)
-		return err
+		return f(name, string(text))
 	})
-	return all, err
 }
 
 // block is what is indented, or between fences.

@@ -3,6 +3,7 @@ package docs
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +87,33 @@ func TestCommands(t *testing.T) {
 		if !used[text] {
 			t.Errorf("no document has %s", text)
 		}
+	}
+}
+
+// inText are commands of make that a sentence names.
+var inText = regexp.MustCompile("`(make [^`]+)`")
+
+// TestTargets: what sentences name of the Makefile is there.
+func TestTargets(t *testing.T) {
+	r := readTree(t)
+	for target := range r.targets { // whoever calls it
+		r.calls[target] = true
+	}
+	found := 0
+	if err := each(top, func(name, text string) error {
+		for _, m := range inText.FindAllStringSubmatch(text, -1) {
+			found++
+			if err := r.target(".", strings.Fields(m[1])); err != nil {
+				t.Errorf("%s: %s: %v", name, m[1], err)
+			}
+		}
+		return nil
+	}); err != nil || found == 0 {
+		t.Errorf("%d found, %v", found, err)
+	}
+	planted := inText.FindStringSubmatch("As `make nothing` says")
+	if len(planted) != 2 || r.target(".", strings.Fields(planted[1])) == nil {
+		t.Errorf("%q is not noticed", planted)
 	}
 }
 

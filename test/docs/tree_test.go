@@ -154,6 +154,9 @@ func (r *tree) tests(dir string, words []string) error {
 			}
 		}
 	}
+	if len(c.flags) == 0 {
+		return nil
+	}
 	return has(files, "", c.flags)
 }
 
