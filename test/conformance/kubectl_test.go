@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,12 +60,12 @@ func TestKubectl(t *testing.T) {
 		t.Errorf("%d commands; a node that is not there: %v\n%s", typed, err, out)
 	}
 	testLabels(t, nodeName)
-	testQuickstart(t)
+	testQuickstart(t, all)
 }
 
 // testQuickstart: of the pod that docs/quickstart.md shows, the daemon beside a kubelet keeps the token where its containers mount it,
-// and nothing else.
-func testQuickstart(t *testing.T) {
+// and nothing else. What the document has the daemon's pod say of it, the daemon says.
+func testQuickstart(t *testing.T, all []docs.Command) {
 	t.Helper()
 	n := emptyNode(t, "quickstart-node")
 	pods := client.CoreV1().Pods("quickstart")
@@ -94,6 +95,14 @@ func testQuickstart(t *testing.T) {
 	}
 	if dirs, err := filepath.Glob(volumeDir(n.root, pod, "*")); err != nil || len(dirs) != 1 {
 		t.Errorf("the daemon keeps %q, %v", dirs, err)
+	}
+	for _, c := range all {
+		if _, args, is := strings.Cut(c.Text, "exec POD -- /token-projector "); is {
+			out, err := exec.Command(image.binary, append(strings.Fields(args), "--root-dir", n.root)...).CombinedOutput()
+			if err := errors.Join(err, c.Lacks(string(out))); err != nil || c.Prints == "" {
+				t.Errorf("%v: it shows %q, %v\n%s", c, c.Prints, err, out)
+			}
+		}
 	}
 }
 

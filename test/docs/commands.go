@@ -171,3 +171,22 @@ var typed = []string{
 func Typed(text string) bool {
 	return slices.ContainsFunc(typed, func(t string) bool { return text == t || strings.HasPrefix(text, t+" ") })
 }
+
+// varies is what differs from one run to the next.
+var varies = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|kube-api-access-[a-z0-9]{5}|[0-9]+(\.[0-9]+)?[smh]?`)
+
+// Lacks says which of the lines that the document shows is like none that the command has printed; nil: none. Numbers, and names
+// that somebody made up, may be others.
+func (c Command) Lacks(out string) error {
+	like := func(line string) string { return varies.ReplaceAllString(strings.Join(strings.Fields(line), " "), "N") }
+	printed := map[string]bool{}
+	for line := range strings.Lines(out) {
+		printed[like(line)] = true
+	}
+	for line := range strings.Lines(c.Prints) {
+		if !printed[like(line)] {
+			return fmt.Errorf("it does not print %sbut\n%s", line, out)
+		}
+	}
+	return nil
+}
