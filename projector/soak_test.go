@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	seeds     = flag.Int("seeds", 200, "how many random histories TestSoak plays")
+	seeds     = flag.Int("seeds", 100, "how many random histories TestSoak plays")
 	firstSeed = flag.Uint64("first-seed", 0, "the first of them")
 )
 
