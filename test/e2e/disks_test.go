@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,14 +88,7 @@ func (n *node) allPublished(paths []string) func() bool {
 
 // shows reports whether the daemon exposes that very sample.
 func (n *node) shows(sample string) func() bool {
-	return func() bool {
-		resp, err := http.Get("http://" + n.Metrics + "/metrics")
-		check(n.t, err) // a daemon that ended is a failure
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		check(n.t, err)
-		return strings.Contains(string(body), "\n"+sample+"\n")
-	}
+	return func() bool { return strings.Contains(scrape(n.t, n.Metrics), "\n"+sample+"\n") }
 }
 
 func (n *node) expectLines(text string, want int) {

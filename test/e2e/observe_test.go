@@ -36,6 +36,7 @@ func TestObserveCapabilities(t *testing.T) {
 	}
 }
 
+// scrape is what is exposed at an address. Who does not answer any more has ended, which is a failure.
 func scrape(t *testing.T, address string) string {
 	t.Helper()
 	resp, err := http.Get("http://" + address + "/metrics")
