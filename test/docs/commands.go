@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -35,24 +35,40 @@ func All(top string) (all []Command, err error) {
 	return all, err
 }
 
-// each is called for every document below the top of the repository; what is built or hidden is none.
+// each is called for every document below the top of the repository.
 func each(top string, f func(name, text string) error) error {
-	return filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		name, _ := filepath.Rel(top, path)
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && name != "." && (name == "bin" || strings.HasPrefix(d.Name(), ".")):
-			return fs.SkipDir
-		case d.IsDir() || filepath.Ext(path) != ".md":
-			return nil
-		}
-		text, err := os.ReadFile(path)
+	tree := os.DirFS(top)
+	names, err := documents(tree)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		text, err := fs.ReadFile(tree, name)
 		if err != nil {
 			return err
 		}
-		return f(name, string(text))
+		if err := f(name, string(text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// documents are all documents of the tree, but for what is built or hidden.
+func documents(tree fs.FS) ([]string, error) {
+	var names []string
+	err := fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
+		switch base := path.Base(name); {
+		case err != nil:
+			return err
+		case entry.IsDir() && (base == "bin" || base == "testdata" || len(base) > 1 && base[0] == '.'):
+			return fs.SkipDir
+		case path.Ext(name) == ".md":
+			names = append(names, name)
+		}
+		return nil
 	})
+	return names, err
 }
 
 // block is what is indented, or between fences.

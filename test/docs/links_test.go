@@ -104,23 +104,6 @@ func leads(tree fs.FS, name, target string) error {
 	return nil
 }
 
-// documents are all documents of the tree, but for what is built or hidden.
-func documents(tree fs.FS) ([]string, error) {
-	var names []string
-	err := fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
-		switch base := path.Base(name); {
-		case err != nil:
-			return err
-		case entry.IsDir() && (base == "bin" || base == "testdata" || len(base) > 1 && base[0] == '.'):
-			return fs.SkipDir
-		case path.Ext(name) == ".md":
-			names = append(names, name)
-		}
-		return nil
-	})
-	return names, err
-}
-
 // TestLinks: links between our documents, and from them to files, lead somewhere.
 func TestLinks(t *testing.T) {
 	planted := fstest.MapFS{
