@@ -10,6 +10,7 @@ import (
 )
 
 // TestWaitForHungFile: a file that is never read to its end keeps nobody beyond the time-out, and one that is read as it runs out is heard.
+// The sleep is virtual: it is the file system's time.
 func TestWaitForHungFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hung := make(chan struct{})
