@@ -1,6 +1,7 @@
 package atomicwriter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -348,5 +349,33 @@ func TestVisitHoldsOneFile(t *testing.T) {
 	}))(t)
 	if seen != 32 || len(memory) != 1 || v.Files != nil || v.Name == "" {
 		t.Errorf("%d files in %d places", seen, len(memory))
+	}
+}
+
+// TestVisitLeavesNoSecrets: the memory that the next look uses again holds nothing of the files when a visit ends, nor does what was too
+// small for a later file.
+func TestVisitLeavesNoSecrets(t *testing.T) {
+	for _, sizes := range [][]int{{1}, {10, 1000}, {1000, 10}, {3, 30, 300, 30000, 7}} {
+		_, d := volume(t)
+		var wish []File
+		for i, size := range sizes {
+			wish = append(wish, files(fmt.Sprint("file", i), strings.Repeat("s", size))...)
+		}
+		publish(t, d, Written, wish, at(0))
+		var memory [][]byte
+		secrets := func() (n int) {
+			for _, m := range memory {
+				n += bytes.Count(m, []byte("s"))
+			}
+			return n
+		}
+		must(d.Visit(func(e Entry) {
+			if memory = append(memory, e.Data); bytes.Count(e.Data, []byte("s")) != len(e.Data) {
+				t.Errorf("%q: %q", e.Path, e.Data)
+			}
+		}))(t)
+		if n := secrets(); n != 0 || len(memory) != len(sizes) {
+			t.Errorf("files of %v bytes: %d bytes of them are left", sizes, n)
+		}
 	}
 }

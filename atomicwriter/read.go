@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +66,9 @@ func (d *Dir) Visit(f func(Entry)) (Version, error) {
 	if err != nil || name == "" {
 		return v, err
 	}
-	r := reading{visit: f}
+	r := readings.Get().(*reading)
+	defer r.release()
+	r.visit = f
 	fd, err := openat(d.fd, name, openDir, 0, below)
 	if err == nil {
 		err = r.dir(fd, "", 1)
@@ -128,7 +131,18 @@ type reading struct {
 	files  int
 	bytes  int64
 	buf    []byte // of the latest file
+	used   int64  // of it
 	denied bool
+}
+
+// readings keep their buffers: who looks at a whole node reads its largest file's size once, not that of all of them.
+var readings = sync.Pool{New: func() any { return new(reading) }}
+
+// release gives the memory back, without the secrets in it.
+func (r *reading) release() {
+	clear(r.buf[:r.used])
+	*r = reading{buf: r.buf}
+	readings.Put(r)
 }
 
 // dir reads what is below the directory fd, and closes it.
@@ -176,9 +190,11 @@ func (r *reading) file(dir int, name, path string) error {
 	if r.files >= MaxFiles || r.bytes > MaxVersion {
 		return ErrTooBig
 	}
-	if int64(cap(r.buf)) <= st.Size {
+	if int64(len(r.buf)) <= st.Size {
+		clear(r.buf[:r.used])
 		r.buf = make([]byte, st.Size+1)
 	}
+	r.used = max(r.used, st.Size+1)
 	buf := r.buf[:st.Size+1]
 	if err := readWhole(fd, buf); err != nil {
 		return err

@@ -3,6 +3,7 @@ package projector
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,28 @@ func BenchmarkLook(b *testing.B) {
 		}
 	}
 	d.watch.release(&f.watch)
+}
+
+// BenchmarkSurvey is one look of observe at a full node: 110 pods with two volumes of a token each. Largest, a MiB of something else is
+// beside each second one.
+func BenchmarkSurvey(b *testing.B) {
+	for name, size := range map[string]int{"ordinary": 1 << 10, "largest": 1<<20 - 1<<10} {
+		b.Run(name, func(b *testing.B) {
+			root, token := memoryDir(b), altered(nil)
+			for i := range 110 {
+				for volume, content := range map[string]string{"kube-api-access": "ca.crt", "vault": strings.Repeat("a", size)} {
+					publishAt(b, filepath.Join(root, volumePath(Key{PodUID: uid(i), Volume: volume})), "token", token, "content", content)
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				tokens := 0
+				if err := Survey(root, func(v FoundVolume) { tokens += len(v.Tokens) }); err != nil || tokens != 220 {
+					b.Fatal(tokens, err)
+				}
+			}
+		})
+	}
 }
 
 // BenchmarkHeld is what the owner spends while it holds so many volumes of one token each: on a pod's event that changes

@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"time"
@@ -33,6 +34,7 @@ func Algorithms() []jose.SignatureAlgorithm { return slices.Clone(algorithms) }
 var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.ES512}
 
 var (
+	errNotSigned  = errors.New("not a signed JWT")
 	errNoLifetime = errors.New("token states no iat or no exp")
 	errNoDate     = errors.New("token states an iat or an exp that no calendar has")
 )
@@ -40,9 +42,13 @@ var (
 // ParseClaims reads the claims of a token without verifying its signature. The
 // error never holds any of the token.
 func ParseClaims(token []byte) (Claims, error) {
+	// What else is in a volume may be large, and a parser copies it before it looks.
+	if len(token) > maxToken || bytes.Count(token, []byte{'.'}) != 2 {
+		return Claims{}, errNotSigned
+	}
 	parsed, err := jwt.ParseSigned(string(token), algorithms)
 	if err != nil {
-		return Claims{}, errors.New("not a signed JWT")
+		return Claims{}, errNotSigned
 	}
 	var std jwt.Claims
 	var private struct {

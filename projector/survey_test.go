@@ -122,7 +122,7 @@ func TestSurveyDenied(t *testing.T) {
 }
 
 // publishAt publishes files, each a path and its content, in a directory.
-func publishAt(t *testing.T, path string, contents ...string) {
+func publishAt(t testing.TB, path string, contents ...string) {
 	t.Helper()
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		t.Fatal(err)
