@@ -80,6 +80,17 @@ func (d *Dir) Visit(f func(Entry)) (Version, error) {
 	return v, nil
 }
 
+// Link returns where ..data leads, as it is; "" if it is no link, or a longer one than any to a version. What is read between two calls that
+// say the same is of one version, which was all there.
+func (d *Dir) Link() string {
+	var buf [maxTarget]byte
+	target, err := readlink(d.fd, dataLink, buf[:])
+	if err != nil {
+		return ""
+	}
+	return string(target)
+}
+
 // current returns the name of the version that ..data names, or "" if it names none.
 func (d *Dir) current(top *listing) (string, error) {
 	data := top.find(dataLink)

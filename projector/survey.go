@@ -22,7 +22,7 @@ type FoundVolume struct {
 	Dir     string       // its path
 	Version string       // subdirectory of Dir with the current files; "": nothing is published
 	Changed time.Time    // when Dir's entries last changed, by the local clock
-	Tokens  []FoundToken // by path; files that are no tokens are left out
+	Tokens  []FoundToken // by path; files that are no service account's tokens are left out
 	Err     error        // why it cannot be read, or not wholly; nil: it was
 }
 
@@ -106,30 +106,37 @@ func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
+// accountPrefix begins the subject of each service account's token.
+const accountPrefix = "system:serviceaccount:"
+
 // maxReads bounds how often a volume is read whose version is another one each time.
 const maxReads = 8
 
-// read reads the volume. That it holds nothing must be said twice of the same version: one that is current when it is
-// looked up may be gone when it is opened, the kubelet's at once.
+// read reads the volume, again if another version has become current meanwhile: of one that was replaced, files may be gone before
+// they are opened, the kubelet's at once.
 func (v *FoundVolume) read(dir *atomicwriter.Dir) {
 	var st unix.Stat_t
 	if v.Err = unix.Fstat(dir.Fd(), &st); v.Err != nil {
 		return
 	}
 	v.Changed = time.Unix(st.Mtim.Unix())
-	for i := range maxReads {
-		before := v.Version
+	before := dir.Link()
+	for range maxReads {
+		v.Tokens = nil
 		v.readOnce(dir)
-		if len(v.Tokens) > 0 || v.Err != nil || i > 0 && v.Version == before {
+		after := dir.Link()
+		if v.Err != nil || after == before {
 			break
 		}
+		before = after
 	}
 	slices.SortFunc(v.Tokens, func(a, b FoundToken) int { return strings.Compare(a.File.Path, b.File.Path) })
 }
 
 func (v *FoundVolume) readOnce(dir *atomicwriter.Dir) {
 	version, err := dir.Visit(func(e atomicwriter.Entry) {
-		if c, err := ParseClaims(e.Data); err == nil {
+		// A JWT of another kind, such as a licence in a secret, is nobody's to refresh.
+		if c, err := ParseClaims(e.Data); err == nil && strings.HasPrefix(c.Subject, accountPrefix) {
 			e.Data = slices.Clone(e.Data)
 			v.Tokens = append(v.Tokens, FoundToken{File: e, Claims: c})
 		}

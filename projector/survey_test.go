@@ -23,7 +23,7 @@ func TestSurvey(t *testing.T) {
 	volume := func(uid, name string) string {
 		return filepath.Join(root, volumePath(Key{PodUID: types.UID(uid), Volume: name}))
 	}
-	publishAt(t, volume("b", "v"), "token", token)
+	publishAt(t, volume("b", "v"), "token", token, "licence.jwt", altered(map[string]any{"sub": "acme"}))
 	publishAt(t, volume("a", "w"), "x/token", token, "ca.crt", "no token")
 	publishAt(t, volume("a", "v"), "ca.crt", "no token")
 	publishAt(t, outside, "token", token)
@@ -141,11 +141,13 @@ func publishAt(t testing.TB, path string, contents ...string) {
 	}
 }
 
-// TestSurveyDuringPublish: a volume that is published anew while it is looked at has its token, the old or the new one.
+// TestSurveyDuringPublish: a volume that is published anew while it is looked at, and whose old version goes at once, as the kubelet's, has all its
+// tokens, the old or the new ones.
 func TestSurveyDuringPublish(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, volumePath(Key{PodUID: "a", Volume: "v"}))
-	publishAt(t, path, "token", altered(nil))
+	paths := []string{"a", "b", "c", "d"}
+	publishAt(t, path, "a", altered(nil), "b", altered(nil), "c", altered(nil), "d", altered(nil))
 	dir, err := atomicwriter.OpenRoot(path)
 	if err != nil {
 		t.Fatal(err)
@@ -155,13 +157,16 @@ func TestSurveyDuringPublish(t *testing.T) {
 	for i := range 100 {
 		published := make(chan error, 1)
 		go func() {
-			file := atomicwriter.File{Path: "token", Data: []byte(altered(map[string]any{"jti": strconv.Itoa(i)})), Mode: 0o644, Owner: new(dir.Self())}
-			_, err := dir.Publish([]atomicwriter.File{file}, atomicwriter.Options{Now: now.Add(time.Duration(i) * time.Minute)})
-			published <- err
+			var files []atomicwriter.File
+			for _, path := range paths {
+				files = append(files, atomicwriter.File{Path: path, Data: []byte(altered(map[string]any{"jti": strconv.Itoa(i)})), Mode: 0o644, Owner: new(dir.Self())})
+			}
+			r, err := dir.Publish(files, atomicwriter.Options{Now: now.Add(time.Duration(i) * time.Minute)})
+			published <- errors.Join(err, dir.Sweep(r.Stale))
 		}()
 		for looking := true; looking; {
 			err := Survey(root, func(v FoundVolume) {
-				if v.Version == "" || len(v.Tokens) != 1 || v.Err != nil {
+				if v.Version == "" || len(v.Tokens) != len(paths) || v.Err != nil {
 					t.Fatalf("at %d: version %q, %d tokens, %v", i, v.Version, len(v.Tokens), v.Err)
 				}
 			})

@@ -49,11 +49,14 @@ func inspectCommand() *cobra.Command {
 		Example: "  token-projector inspect\n  token-projector inspect -o wide team-a/web-0\n  token-projector inspect --root-dir /var/lib/kubelet --watch",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
+			err := o.complete(args)
+			if c.Flags().Changed("verify") && o.verify == "" {
+				err = errors.New("--verify names nothing: give a file, an https URL or review, or leave it out")
+			}
+			if err != nil {
 				return misuse{err}
 			}
 			keepPrivateOrSay(c.ErrOrStderr())
-			var err error
 			if o.check, err = newVerifier(o.verify, o.kubeconfig); err != nil {
 				return err
 			}
@@ -166,36 +169,56 @@ type sighting struct {
 func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error) {
 	found := sightings{Time: now, Root: o.rootDir, Tokens: []sighting{}}
 	o.unanswered = 0
-	wanted := map[string]bool{} // by UID
+	var seen []unverified
+	wanted, unreadable := map[string]bool{}, 0 // by UID; volumes
 	err := projector.Survey(o.rootDir, func(v projector.FoundVolume) {
 		for _, t := range v.Tokens {
-			s := newSighting(v, t, now, o.grace)
-			if o.wants(s) {
-				wanted[s.PodUID] = true
-				o.verifyOne(ctx, &s, t)
-			}
-			found.Tokens = append(found.Tokens, s)
+			seen = append(seen, unverified{newSighting(v, t, now, o.grace), t})
 		}
 		if s, ok := tokenless(v, now, o.grace); ok {
-			wanted[s.PodUID] = wanted[s.PodUID] || o.wants(s)
-			found.Tokens = append(found.Tokens, s)
+			seen = append(seen, unverified{sighting: s})
+			if s.State == stateUnreadable {
+				unreadable++
+			}
 		}
 	})
 	if err != nil {
 		return found, err
 	}
+	// Only its tokens name a pod: whatever else lies in its directory is of that pod, too.
+	for _, s := range seen {
+		wanted[s.PodUID] = wanted[s.PodUID] || o.wants(s.sighting)
+	}
+	for _, s := range seen {
+		if wanted[s.PodUID] {
+			o.verifyOne(ctx, &s.sighting, s.token)
+			found.Tokens = append(found.Tokens, s.sighting)
+		}
+	}
 	if ctx.Err() != nil {
 		return found, errInterrupted
 	}
-	// Only its tokens name a pod: a volume without any is of the pod whose directory it lies in.
-	found.Tokens = slices.DeleteFunc(found.Tokens, func(s sighting) bool { return !wanted[s.PodUID] })
 	if o.only != "" && len(found.Tokens) == 0 && !o.watch {
-		return found, fmt.Errorf("no token of %q below %s; without that argument every pod's are shown", o.only, o.rootDir)
+		return found, o.noneOf(unreadable)
 	}
 	slices.SortStableFunc(found.Tokens, func(a, b sighting) int {
 		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.File, b.File))
 	})
 	return found, nil
+}
+
+// unverified is a sighting with its token, if it is of one.
+type unverified struct {
+	sighting
+	token projector.FoundToken
+}
+
+// noneOf is the error if the pod that was asked for has nothing below the root, of whose volumes so many cannot be read.
+func (o *inspection) noneOf(unreadable int) error {
+	if unreadable > 0 {
+		return fmt.Errorf("no token of %q below %s, of which %d volumes cannot be read; run as root", o.only, o.rootDir, unreadable)
+	}
+	return fmt.Errorf("no token of %q below %s; without that argument every pod's are shown", o.only, o.rootDir)
 }
 
 // wants reports whether the sighting is of what was asked for. What another pod's token says of its pod does not count.
@@ -220,6 +243,17 @@ const (
 // maxAudiences is how many are shown. A projected token has one; in a file that a pod wrote there may be a million.
 const maxAudiences = 8
 
+// maxName is how many bytes of a name are shown: no name in Kubernetes is longer.
+const maxName = 253
+
+// clip is what is shown of a text that may be longer than any of its kind is.
+func clip(text string) string {
+	if len(text) <= maxName {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxName], "") + "…"
+}
+
 // clockLeeway is how far ahead of this machine the API server's clock may be.
 const clockLeeway = time.Minute
 
@@ -227,9 +261,9 @@ func newSighting(v projector.FoundVolume, t projector.FoundToken, now time.Time,
 	c := t.Claims
 	_, account, _ := strings.Cut(strings.TrimPrefix(c.Subject, "system:serviceaccount:"), ":")
 	s := sighting{
-		Namespace: projector.Scrub(c.Namespace), Pod: projector.Scrub(c.PodName), PodUID: projector.Scrub(string(v.Key.PodUID)),
+		Namespace: clip(projector.Scrub(c.Namespace)), Pod: clip(projector.Scrub(c.PodName)), PodUID: projector.Scrub(string(v.Key.PodUID)),
 		Volume: projector.Scrub(v.Key.Volume), Path: projector.Scrub(t.File.Path), File: projector.Scrub(filepath.Join(v.Dir, t.File.Path)),
-		ServiceAccount: projector.Scrub(account),
+		ServiceAccount: clip(projector.Scrub(account)),
 		Issued:         c.Lifetime.Issued, RefreshBy: c.Lifetime.Limit(), Expires: c.Lifetime.Expires,
 		Mode: fmt.Sprintf("%04o", t.File.Mode.Perm()), Owner: fmt.Sprintf("%d:%d", t.File.Owner.UID, t.File.Owner.GID),
 	}

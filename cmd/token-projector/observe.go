@@ -56,13 +56,16 @@ func observeCommand() *cobra.Command {
 	return c
 }
 
+// maxSweep is the longest sweep: the alert TokenProjectorNotReady takes who has not looked for ten minutes for one that looks no more.
+const maxSweep = 5 * time.Minute
+
 func (o *observation) complete() error {
 	if err := validRoot(o.rootDir); err != nil {
 		return err
 	}
 	switch {
-	case o.sweep < time.Second || o.sweep > time.Hour:
-		return fmt.Errorf("--sweep %s: must be from 1s to 1h", o.sweep)
+	case o.sweep < time.Second || o.sweep > maxSweep:
+		return fmt.Errorf("--sweep %s: must be from 1s to 5m", o.sweep)
 	case o.grace < 0:
 		return fmt.Errorf("--grace %s: must not be negative", o.grace)
 	case o.perToken && o.openMetrics():
@@ -185,6 +188,9 @@ func (w *lookout) look(now time.Time, watch func(dir string) error) {
 		add(v.Dir)
 		for _, t := range v.Tokens {
 			s := newSighting(v, t, now, w.grace)
+			if s.State == stateForeign { // put there by somebody else, such as a secret with a token for another cluster
+				continue
+			}
 			l.tokens = append(l.tokens, s)
 			w.compare(s, t.Claims.Lifetime)
 			lives[s.File] = t.Claims.Lifetime
@@ -262,7 +268,7 @@ func (w *lookout) podOf(uid string, tokens []sighting) (namespace, name string) 
 		tokens = slices.Concat(tokens, before.tokens)
 	}
 	for _, s := range tokens {
-		if s.PodUID == uid && s.State != stateForeign {
+		if s.PodUID == uid {
 			return s.Namespace, s.Pod
 		}
 	}
@@ -289,7 +295,7 @@ func (w *lookout) observe(now time.Time) metrics.Observation {
 		o.Tokens[s.stateAt(now, w.grace)]++
 		o.Overdue = max(o.Overdue, now.Sub(s.RefreshBy))
 		o.Each = append(o.Each, metrics.ObservedToken{
-			Namespace: s.Namespace, Pod: s.Pod, Volume: s.Volume, Path: s.Path, Audience: strings.Join(s.Audiences, ","),
+			Namespace: s.Namespace, Pod: s.Pod, Volume: s.Volume, Path: s.Path, Audience: clip(strings.Join(s.Audiences, ",")),
 			Issued: s.Issued, Expires: s.Expires,
 		})
 	}

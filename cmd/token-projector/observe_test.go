@@ -98,6 +98,32 @@ func TestObserved(t *testing.T) {
 	}
 }
 
+// TestObservedOfOthers: a token of another cluster and a JWT of another kind, which a secret has put beside the kubelet's, are nobody's to
+// refresh: they are in no state, though both have expired.
+func TestObservedOfOthers(t *testing.T) {
+	o := newObserved(t)
+	now := time.Now()
+	o.put("ours", now)
+	for volume, arg := range map[string]string{"cluster": "uid=", "licence": "sub=acme"} {
+		if err := o.signer.publish(o.root, "u1", volume, "token", "age=2h", arg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		o.look(now, func(string) error { return nil })
+	}
+	if got := o.observe(now); got.Tokens[stateFresh] != 1 || got.Tokens[stateExpired] != 0 || got.Overdue != 0 || len(got.Each) != 1 || got.Unreadable != 0 {
+		t.Errorf("%+v", got)
+	}
+	if err := o.signer.publish(o.root, "u1", "planted", "token", "age=2h"); err != nil {
+		t.Fatal(err)
+	}
+	o.look(now, func(string) error { return nil })
+	if got := o.observe(now); got.Tokens[stateExpired] != 1 {
+		t.Errorf("planted: %+v", got)
+	}
+}
+
 // TestObservedRootIsGone: a root that cannot be read is said once, what was seen of it stays, and its return is said. Nothing is said then
 // of watches, of which it has none.
 func TestObservedRootIsGone(t *testing.T) {

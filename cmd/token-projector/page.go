@@ -36,8 +36,11 @@ type pageRow struct {
 	token  projector.TokenStatus
 }
 
+// stateDetached is a token's whose volume's directory the containers no longer see, whatever the token's own.
+const stateDetached = "detached"
+
 // urgency orders states, the worst first.
-var urgency = []string{stateExpired, stateStale, statePending, stateFresh}
+var urgency = []string{stateDetached, stateExpired, stateStale, statePending, stateFresh}
 
 func pageRowsOf(s *projector.Status) []pageRow {
 	var rows []pageRow
@@ -55,7 +58,7 @@ func pageRowsOf(s *projector.Status) []pageRow {
 	}
 	slices.SortStableFunc(rows, func(a, b pageRow) int {
 		return cmp.Or(
-			cmp.Compare(slices.Index(urgency, a.token.State), slices.Index(urgency, b.token.State)),
+			cmp.Compare(slices.Index(urgency, a.state()), slices.Index(urgency, b.state())),
 			cmp.Compare(a.sound(), b.sound()),
 			a.token.Expires.Compare(b.token.Expires))
 	})
@@ -65,9 +68,17 @@ func pageRowsOf(s *projector.Status) []pageRow {
 // failure is the token's error, or else its volume's; nil: neither has one.
 func (r pageRow) failure() *projector.VolumeError { return cmp.Or(r.token.Error, r.volume.Error) }
 
-// sound is 0 if the volume is detached or something has failed, be the token fresh; else 1.
+// state is what is wrong with the token or, worse, its volume.
+func (r pageRow) state() string {
+	if r.volume.State == stateDetached {
+		return stateDetached
+	}
+	return r.token.State
+}
+
+// sound is 0 if something has failed, be the token fresh; else 1.
 func (r pageRow) sound() int {
-	if r.volume.State == "detached" || r.failure() != nil {
+	if r.failure() != nil {
 		return 0
 	}
 	return 1
@@ -105,7 +116,7 @@ func pageStatus(s *projector.Status) g.Node {
 	return g.Group{
 		html.P(g.Text("The API server's time is "+stamp(s.Time)+"."), g.If(!s.Synced, g.Text(" The list of pods is not complete yet."))),
 		html.H2(g.Text("Tokens")), tiles(tokens, stateFresh, stateStale, stateExpired, statePending),
-		html.H2(g.Text("Volumes")), tiles(volumes, "ready", "pending", "failed", "detached"),
+		html.H2(g.Text("Volumes")), tiles(volumes, "ready", "pending", "failed", stateDetached),
 		html.H2(g.Text("Every token")),
 		g.If(len(shown) < len(rows), html.P(g.Textf("The %d most urgent of %d; the others are in the JSON.", len(shown), len(rows)))),
 		html.Div(html.Class("scroll"), html.Table(
@@ -143,14 +154,14 @@ func (r pageRow) row(now time.Time) g.Node {
 	if !t.Expires.IsZero() {
 		expiry = span(t.Expires.Sub(now))
 	}
-	state := t.State
-	if r.volume.State == "detached" {
-		state += ", detached"
+	class, state := r.state(), t.State
+	if class != state {
+		state += ", " + class
 	}
 	failure := r.failure()
 	return html.Tr(
 		html.Td(g.Text(r.name())), html.Td(g.Text(r.volume.Name)), html.Td(g.Text(t.Path)), html.Td(g.Text(t.Audience)),
-		html.Td(html.Class(t.State), g.Text(state)), html.Td(html.Class(t.State), bar(t, now)), html.Td(g.Text(refresh)), html.Td(g.Text(expiry)),
+		html.Td(html.Class(class), g.Text(state)), html.Td(html.Class(class), bar(t, now)), html.Td(g.Text(refresh)), html.Td(g.Text(expiry)),
 		html.Td(html.Class("error"), g.Iff(failure != nil, func() g.Node { return g.Text(projector.Scrub(failure.Error())) })),
 	)
 }

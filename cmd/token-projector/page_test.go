@@ -116,9 +116,11 @@ func TestPageIsBounded(t *testing.T) {
 	if n := strings.Count(text, "<svg"); n != pageRows || !strings.Contains(text, "The 1000 most urgent of 1003") {
 		t.Errorf("%d rows", n)
 	}
-	for _, pod := range []string{"web-0<", "web-1<", "web-2<"} {
-		if !strings.Contains(text, pod) {
-			t.Errorf("no %s in the page", pod)
+	worst := []string{"web-1<", `<td class="detached">fresh, detached</td>`, "web-0<", `<td class="expired">expired</td>`, "web-2<"}
+	for at, rest := 0, text; at < len(worst); at++ {
+		_, after, ok := strings.Cut(rest, worst[at])
+		if rest = after; !ok {
+			t.Errorf("no %s in the page after %q", worst[at], worst[:at])
 		}
 	}
 }

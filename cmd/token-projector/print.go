@@ -89,7 +89,7 @@ func (s sighting) cells(now time.Time) []string {
 	if s.Pod == "" {
 		pod = s.PodUID
 	}
-	cells := []string{pod, s.Volume, s.Path, s.ServiceAccount, strings.Join(s.Audiences, ","), "", "", "", s.Mode, s.Owner}
+	cells := []string{pod, s.Volume, s.Path, s.ServiceAccount, clip(strings.Join(s.Audiences, ",")), "", "", "", s.Mode, s.Owner}
 	if !s.Expires.IsZero() {
 		cells[5], cells[6], cells[7] = span(now.Sub(s.Issued)), span(s.RefreshBy.Sub(now)), span(s.Expires.Sub(now))
 	}

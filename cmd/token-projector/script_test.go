@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -37,6 +38,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ESC", "\x1b")
+			e.Setenv("LONG", strings.Repeat("x", 400))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -109,7 +111,8 @@ func (s *signer) jwks(ts *testscript.TestScript, _ bool, args []string) {
 // posted is a token in a request.
 var posted = regexp.MustCompile(`eyJ[\w.-]+`)
 
-// serve VARIABLE CA serves the work directory over TLS until the script ends; the variable is its URL, and the file gets its CA. To
+// serve VARIABLE CA serves the work directory over TLS until the script ends; the variable is its URL, that with
+// _AS_PLANTED the same with a password, and the file gets its CA. To
 // a token that is posted it answers with a warning that repeats it.
 func serve(ts *testscript.TestScript, _ bool, args []string) {
 	files := http.FileServer(http.Dir(ts.MkAbs(".")))
@@ -125,11 +128,12 @@ func serve(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
+	ts.Setenv(args[0]+"_AS_PLANTED", strings.Replace(s.URL, "//", "//user:planted@", 1))
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), ca, 0o600))
 }
 
-// sign makes a token that was issued age ago, or at iat, and lives for ttl.
+// sign makes a token that was issued age ago, or at iat, and lives for ttl; if forged, with a signature of nobody.
 func (s *signer) sign(uid string, args []string) ([]byte, error) {
 	a := map[string]string{"ns": "team-a", "pod": "web-0", "sa": "web", "aud": "vault", "age": "0s", "ttl": "1h", "uid": uid}
 	for _, arg := range args {
@@ -143,10 +147,13 @@ func (s *signer) sign(uid string, args []string) ([]byte, error) {
 		issued = time.Unix(iat, 0)
 	}
 	token, err := jwt.Signed(s.signer).Claims(map[string]any{
-		"sub": "system:serviceaccount:" + a["ns"] + ":" + a["sa"], "aud": strings.Split(a["aud"], ","),
+		"sub": cmp.Or(a["sub"], "system:serviceaccount:"+a["ns"]+":"+a["sa"]), "aud": strings.Split(a["aud"], ","),
 		"iat": issued.Unix(), "nbf": issued.Unix(), "exp": issued.Add(ttl).Unix(),
 		"kubernetes.io": map[string]any{"namespace": a["ns"], "pod": map[string]string{"name": a["pod"], "uid": a["uid"]}},
 	}).Serialize()
+	if a["forged"] != "" {
+		token = token[:strings.LastIndexByte(token, '.')+1] + strings.Repeat("A", 86)
+	}
 	return []byte(token), errors.Join(err1, err2, err)
 }
 

@@ -40,7 +40,7 @@ func validateVerify(source, kubeconfig string) error {
 	case source != byReview && kubeconfig != "":
 		return errors.New("--kubeconfig is for --verify review; leave one of the two out")
 	case err == nil && u.Scheme != "" && u.Scheme != "https":
-		return fmt.Errorf("--verify %s: must be a file or an https URL", source)
+		return fmt.Errorf("--verify %s: must be a file or an https URL", u.Redacted())
 	}
 	return nil
 }
@@ -57,6 +57,9 @@ func newVerifier(source, kubeconfig string) (verifier, error) {
 	text, err := readKeys(source)
 	if err != nil {
 		return nil, fmt.Errorf("--verify: %w", err)
+	}
+	if u, err := url.Parse(source); err == nil && u.Scheme != "" {
+		source = u.Redacted()
 	}
 	var keys jose.JSONWebKeySet
 	if err := json.Unmarshal(text, &keys); err != nil {
@@ -80,7 +83,7 @@ func readKeys(source string) ([]byte, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: answered %s", source, resp.Status)
+		return nil, fmt.Errorf("%s: answered %s", u.Redacted(), resp.Status)
 	}
 	return io.ReadAll(io.LimitReader(resp.Body, maxKeys))
 }
@@ -146,7 +149,7 @@ const maxUnanswered = 3
 
 // verifyOne has the token verified, if that was asked for and it is good otherwise.
 func (o *inspection) verifyOne(ctx context.Context, s *sighting, t projector.FoundToken) {
-	if o.check == nil || s.State == stateExpired {
+	if o.check == nil || s.Expires.IsZero() || s.State == stateExpired {
 		return
 	}
 	err := fmt.Errorf("%w: nor were others", errNotReviewed)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -31,7 +35,7 @@ func waitCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "wait --file PATH",
 		Short: "Wait until a token is there and fresh: for an init container",
-		Long: "Waits until PATH is a file that parses as a token and whose refresh is not overdue; then it exits 0. It asks nobody and checks no\n" +
+		Long: "Waits until PATH is a file that is a whole token and whose refresh is not overdue; then it exits 0. It asks nobody and checks no\n" +
 			"signature. It says why it waits when that changes. After --timeout it says what is wrong, and exits 1.",
 		Example: "  token-projector wait --file /var/run/secrets/tokens/vault-token --timeout 2m",
 		Args:    noArguments,
@@ -112,6 +116,25 @@ func patient(ctx context.Context, file string, usable func() error) error {
 // maxToken is the most that is read of a token's file, in bytes.
 const maxToken = 1 << 20
 
+// signatures are how many bytes one has at least, by the algorithm; all but those of RSA have no more.
+var signatures = map[string]int{string(jose.RS256): 1024 / 8, string(jose.ES256): 2 * 32, string(jose.ES384): 2 * 48, string(jose.ES512): 2 * 66}
+
+// whole says whether some of a token's end is missing, which parses nevertheless: the file is being written in place, not by us.
+func whole(token []byte) error {
+	token = bytes.TrimSpace(token)
+	parsed, err := jwt.ParseSigned(string(token), projector.Algorithms())
+	if err != nil {
+		return err
+	}
+	algorithm := parsed.Headers[0].Algorithm
+	signature, err := base64.RawURLEncoding.Strict().DecodeString(string(token[bytes.LastIndexByte(token, '.')+1:]))
+	if want := signatures[algorithm]; err != nil || len(signature) < want || len(signature) != want && algorithm != string(jose.RS256) ||
+		bytes.ContainsAny(token, "\r\n") {
+		return fmt.Errorf("its signature is not a whole one of %s", algorithm)
+	}
+	return nil
+}
+
 // usable says why the file at path is no token that a client should start with; nil: it is.
 func usable(path string, now time.Time) error {
 	// A FIFO must not be waited for in open.
@@ -131,6 +154,9 @@ func usable(path string, now time.Time) error {
 		return err
 	}
 	c, err := projector.ParseClaims(text)
+	if err == nil {
+		err = whole(text)
+	}
 	if err != nil {
 		return fmt.Errorf("%s holds no token: %w", path, err)
 	}
