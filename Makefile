@@ -47,7 +47,7 @@ run: build ## watch tokens appear and rotate, until Ctrl-C; FOR=30s ends by itse
 .PHONY: test
 test: ## all tests but those of conformance, e2e, crash, outages, churn, promises, prometheus, browser, docs and dependencies
 	@# many tests wait, so more of them run than there are processors
-	$(GO) test -race -shuffle=on -p 4 -parallel 16 ./...
+	$(GO) test -race -shuffle=on -timeout 30m -p 4 -parallel 16 ./...
 
 .PHONY: lint
 lint: gofmt vet staticcheck ## gofmt, go vet, staticcheck
@@ -102,7 +102,7 @@ e2e: ## what needs root: disks, owners; and nodes with a real kubelet, which is 
 
 .PHONY: e2e-machine
 e2e-machine:
-	$(GO) test -tags e2e -race -count=1 ./test/e2e
+	$(GO) test -tags e2e -race -count=1 -timeout 30m ./test/e2e
 	cd test/conformance && $(GO) test -tags e2e -count=1 -timeout 40m -v -run '^TestBesideKubelet' .
 
 .PHONY: e2e-watched
@@ -145,16 +145,16 @@ churn: ## LIVES (10000) pods come and go in an hour (FOR=1h), and nothing of the
 
 .PHONY: prometheus
 prometheus: ## alerts by promtool, and a real Prometheus that scrapes and answers the dashboard; needs Debian's prometheus
-	$(GO) test -tags prometheus -count=1 ./test/prometheus
+	$(GO) test -tags prometheus -count=1 -timeout 30m ./test/prometheus
 
 .PHONY: browser
 browser: ## the status page in Chromium, with screenshots of both themes in bin/screenshots; needs Debian's chromium
 	mkdir -p bin/screenshots
-	$(GO) test -tags browser -count=1 -v ./test/browser -screenshots $(CURDIR)/bin/screenshots
+	$(GO) test -tags browser -count=1 -timeout 30m -v ./test/browser -screenshots $(CURDIR)/bin/screenshots
 
 .PHONY: docs
 docs: ## what the documents say to type, typed, in namespaces of their own; needs curl, openssl and Debian's apache2-utils
-	$(GO) test -tags docs -count=1 ./test/docs
+	$(GO) test -tags docs -count=1 -timeout 30m ./test/docs
 
 .PHONY: promises
 promises: ## each promise broken on purpose, a line at a time: a test must notice; minutes

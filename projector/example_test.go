@@ -120,7 +120,7 @@ func ExampleProjector_WaitReady() {
 		fmt.Println("never:", e.Reason)
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	fmt.Println(p.WaitReady(ctx, "another-uid"))
 	// Output:

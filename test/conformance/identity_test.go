@@ -42,7 +42,7 @@ func TestStolenToken(t *testing.T) {
 			}
 		}
 		deleted := time.Now()
-		eventually(t, func() error {
+		within(t, 2*patience, func() error { // the server takes a minute, by its leeway, and ten seconds more
 			if err := list(t.Context(), c); !apierrors.IsUnauthorized(err) {
 				return fmt.Errorf("the token of a pod that is gone lists pods: %v, want Unauthorized", err)
 			}

