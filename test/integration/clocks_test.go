@@ -27,7 +27,7 @@ func expired(t *testing.T, paths []string, now time.Time) int {
 }
 
 // TestSuspended: the daemon stands still until every token has expired; when it goes on, all are renewed within two
-// seconds, also when it is started anew instead.
+// seconds, also when it is started anew instead. A time that is over is taken once more: one may meet a busy machine.
 func TestSuspended(t *testing.T) {
 	for name, goOn := range map[string]func(*daemon) *daemon{
 		"goes on": func(d *daemon) *daemon { d.Resume(); return d },
@@ -45,15 +45,19 @@ func TestSuspended(t *testing.T) {
 				w.waitPublished(pod)
 				paths = append(paths, w.tokens(pod)...)
 			}
-			d.Suspend()
-			eventually(t, "every token expired", func() bool { return expired(t, paths, time.Now()) == len(paths) })
-			d = goOn(d)
-			resumed := time.Now() // of a new daemon: it serves, and has not read anything
-			eventually(t, "every token renewed", func() bool { return expired(t, paths, time.Now()) == 0 })
-			took := time.Since(resumed)
-			t.Logf("%d expired tokens are renewed after %v", len(paths), took.Round(time.Millisecond))
-			if took > 2*time.Second {
-				t.Errorf("expired tokens are renewed after %v", took)
+			const soon = 2 * time.Second
+			took := soon + 1
+			for try := 0; try < 2 && took > soon; try++ {
+				d.Suspend()
+				eventually(t, "every token expired", func() bool { return expired(t, paths, time.Now()) == len(paths) })
+				d = goOn(d)
+				resumed := time.Now() // of a new daemon: it serves, and has not read anything
+				eventually(t, "every token renewed", func() bool { return expired(t, paths, time.Now()) == 0 })
+				took = time.Since(resumed)
+				t.Logf("%d expired tokens are renewed after %v", len(paths), took.Round(time.Millisecond))
+			}
+			if took > soon {
+				t.Errorf("expired tokens are renewed after %v, twice in a row", took)
 			}
 			d.Terminate()
 		})
@@ -75,6 +79,9 @@ func TestServerStepped(t *testing.T) {
 			t.Parallel()
 			var step atomic.Int64
 			w := newWorld(t, fakeapi.Options{Now: func() time.Time { return time.Now().Add(time.Duration(step.Load())) }})
+			if tt.renew == 0 { // nor is any due for half an hour
+				w.api.Inject(fakeapi.Fault{Match: fakeapi.TokenRequests, Token: &fakeapi.TokenEdit{Lifetime: 24 * time.Hour}})
+			}
 			d := w.start()
 			pod := w.pod("demo", "web", tokenVolume("vault", "vault", 7200))
 			w.waitPublished(pod)

@@ -119,7 +119,7 @@ func TestCredentialRefused(t *testing.T) {
 // TestCertificateReplaced: a new certificate is used while the old one is still good, and no token expires meanwhile.
 func TestCertificateReplaced(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeapi.Options{MaxTokenExpiration: faultTTL})
+	w := newWorld(t, fakeapi.Options{MaxTokenExpiration: 15 * time.Second})
 	c := credentials(t.TempDir())["client certificate"]
 	c.write(w, "first")
 	d := w.startAs(c.auth)

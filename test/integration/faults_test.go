@@ -192,7 +192,7 @@ func TestWatchFaults(t *testing.T) {
 // requests hang, delay nobody else.
 func TestOneNamespaceFails(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeapi.Options{MaxTokenExpiration: 5 * time.Second})
+	w := newWorld(t, fakeapi.Options{MaxTokenExpiration: 10 * time.Second})
 	for namespace, f := range map[string]fakeapi.Fault{
 		"broken": {Action: fakeapi.Fail, Code: 500},
 		"hung":   {Action: fakeapi.Hang, Forever: true},

@@ -159,7 +159,8 @@ func TestMovedByAStatefulSet(t *testing.T) {
 // TestThousandPods: created as fast as the server takes them, each has its token, for one request each.
 func TestThousandPods(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeapi.Options{MaxTokenExpiration: time.Hour})
+	w := newWorld(t, fakeapi.Options{})
+	w.api.Inject(fakeapi.Fault{Match: fakeapi.TokenRequests, Token: &fakeapi.TokenEdit{Lifetime: 24 * time.Hour}}) // none is due soon
 	d := w.start()
 	pods := make([]*corev1.Pod, 1000)
 	for i := range pods {

@@ -87,7 +87,7 @@ func TestRestart(t *testing.T) {
 	w := newWorld(t, fakeapi.Options{})
 	w.api.Inject(fakeapi.Fault{
 		Match: fakeapi.Match{Verb: "create", Resource: "serviceaccounts", Subresource: "token", Namespace: "fast"},
-		Token: &fakeapi.TokenEdit{Lifetime: 10 * time.Second},
+		Token: &fakeapi.TokenEdit{Lifetime: 15 * time.Second},
 	})
 	w.start()
 	fast, slow := w.pod("fast", vaultToken), w.pod("slow", apiToken)
