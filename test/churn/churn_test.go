@@ -39,6 +39,13 @@ const (
 	settling = 15 * time.Second
 )
 
+// A step that comes so late has stalled with all of the machine: those after it come at once, so that it disturbs like an outage.
+// Tokens of shortLived have two seconds left when they are due, if the churn is as short as two minutes.
+const stall = time.Second
+
+// newest is how many pods may have come since a sample could find the files of all.
+const newest = 5
+
 // idle is for how long connections that nobody uses are kept, and a little more.
 const idle = 100 * time.Second
 
@@ -56,6 +63,7 @@ type node struct {
 	recover func()
 	lives   []*life // alive, oldest first
 	judged  int     // pods looked at, at their ends
+	settled int     // the life by which the last stall is over
 }
 
 // TestChurn: a daemon that has served ten thousand pods holds no more than one that has served a thousand, and with none
@@ -82,9 +90,10 @@ func (n *node) churn(start time.Time) (samples []sample) {
 	for part := range 10 {
 		from := len(samples)
 		for i := part * *total / 10; i < (part+1)**total/10; i++ {
-			time.Sleep(time.Until(start.Add(time.Duration(i) * *length / time.Duration(*total)))) // the pace
+			n.pace(start, i)
 			n.step(i)
-			if quiet(i) && i%max(1, *total/taken) == 0 {
+			if n.quiet(i) && i%max(1, *total/taken) == 0 {
+				n.awaitFiles(n.lives[alive-newest:])
 				samples = append(samples, n.sample())
 			}
 		}
@@ -92,6 +101,18 @@ func (n *node) churn(start time.Time) (samples []sample) {
 			len(samples)-from, least(samples[from:]).row())
 	}
 	return samples
+}
+
+// pace waits until life i is due, and notes if that was long ago.
+func (n *node) pace(start time.Time, i int) {
+	due := start.Add(time.Duration(i) * *length / time.Duration(*total))
+	time.Sleep(time.Until(due)) // the pace
+	if late := time.Since(due); late > stall {
+		if i >= n.settled {
+			n.t.Logf("life %d is %v late", i, late.Round(time.Millisecond))
+		}
+		n.settled = i + livesIn(settling) + 1
+	}
 }
 
 func newNode(t *testing.T) *node {
@@ -138,7 +159,7 @@ func (n *node) warm() sample {
 		n.lives = append(n.lives, n.create(i))
 	}
 	n.lives = append(n.lives, n.create(alive-1))
-	n.awaitFiles()
+	n.awaitFiles(n.lives)
 	daemontest.Eventually(n.t, "the event of the broken one", func() bool {
 		events, err := fakeapi.List[*corev1.Event](n.api, namespace)
 		return err == nil && len(events) > 0
@@ -165,16 +186,16 @@ func (n *node) fill() {
 	for i := range alive {
 		n.lives = append(n.lives, n.create(i))
 	}
-	n.awaitFiles()
+	n.awaitFiles(n.lives)
 	nobody := &life{n: n, pod: n.lives[0].pod.DeepCopy()}
 	if nobody.pod.UID = "nobody"; nobody.fault() == "" {
 		n.t.Error("a missing file was not caught")
 	}
 }
 
-func (n *node) awaitFiles() {
+func (n *node) awaitFiles(of []*life) {
 	n.t.Helper()
-	for _, l := range n.lives {
+	for _, l := range of {
 		daemontest.Eventually(n.t, "the files of a "+l.kind.name, func() bool { return l.kind.broken || l.fault() == "" })
 	}
 }
@@ -269,16 +290,16 @@ func disturbance(i int) (which, since int) {
 // livesIn is how many pods come and go in d, at least one.
 func livesIn(d time.Duration) int { return max(1, int(d*time.Duration(*total) / *length)) }
 
-// quiet reports whether none has begun a short while ago.
-func quiet(i int) bool {
+// quiet reports whether none has begun, and nothing stalled, a short while ago.
+func (n *node) quiet(i int) bool {
 	_, since := disturbance(i)
-	return since < 0 || since > livesIn(settling)
+	return i >= n.settled && (since < 0 || since > livesIn(settling))
 }
 
 // judge looks at a pod whose end has come with life i.
 func (n *node) judge(l *life, i int) {
 	n.t.Helper()
-	if l.over || l.kind.broken || !quiet(i) {
+	if l.over || l.kind.broken || !n.quiet(i) {
 		return
 	}
 	n.judged++

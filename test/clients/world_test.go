@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// lifetime is that of tokens where a client reads the file each time it needs one.
-	lifetime = 6 * time.Second
+	// lifetime is that of tokens where a client reads the file each time it needs one: the last fifth is for a busy machine.
+	lifetime = 15 * time.Second
 	// expiration is what the pod asks for, in seconds: the shortest that may be.
 	expiration = 600
 	// rotations is how often the token must have been renewed before a test is content.

@@ -36,9 +36,10 @@ func TestMain(m *testing.M) { flag.Parse(); os.Exit(daemontest.Main(m)) }
 const (
 	namespace = "default"
 	volume    = "token"
-	// A resident pod's tokens rotate all the while. A visitor's outlive the test: each is requested once.
+	// A resident pod's tokens rotate all the while: the last fifth of a life is for a daemon that is killed again and again. A
+	// visitor's outlive the test: each is requested once.
 	residents    = 4
-	residentLife = 20 * time.Second
+	residentLife = 50 * time.Second
 	visitors     = 20
 )
 

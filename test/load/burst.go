@@ -132,7 +132,7 @@ func (w *world) createAndRead(ctx context.Context, n int) (r *reader, created ti
 	r = &reader{root: w.root, every: eye}
 	told, done := make(chan creation, n), make(chan error, 1)
 	go func() {
-		_, err := w.create(ctx, n, vault, told)
+		_, err := w.create(ctx, n, day, told) // so long that none is refreshed in the burst
 		created = time.Now()
 		done <- err
 	}()

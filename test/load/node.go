@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 )
 
 const (
@@ -17,6 +19,8 @@ const (
 	vault = 10 * time.Minute
 	// settling is after the last token.
 	settling = 5 * time.Second
+	// hopeless is after the time that is watched: what has not come by then counts as what never comes.
+	hopeless = 30 * time.Second
 	// idle is which part of the time of the refreshes nothing is due before them: half a minute, while the first injected
 	// token may be due after a minute and a half.
 	idle = 3
@@ -220,11 +224,10 @@ func (f *nodeFigures) work(ctx context.Context, o *options) (wrong []string, err
 	if err := f.watch(ctx, w, r); err != nil {
 		return nil, err
 	}
-	m, err := w.daemon.scrape()
+	h, err := w.daemon.lateness(ctx, len(f.refreshed))
 	if err != nil {
 		return nil, err
 	}
-	h := m.histogram("refresh_lateness_seconds")
 	f.metricLate, f.metricNumber = atMost(h, 0.99), float64(h.GetSampleCount())
 	wrong = r.wrong()
 	if n := int(f.metricNumber); len(f.refreshed) == 0 || n < len(f.refreshed) {
@@ -259,7 +262,7 @@ func (f *nodeFigures) watch(ctx context.Context, w *world, r *reader) error {
 				return errors.Join(err, w.died())
 			}
 			f.worked = append(f.worked, c)
-			// None comes at the end whose token cannot be there yet.
+			// None comes at the end, where most of the wait for its token would not be watched.
 			if time.Since(begun) < w.o.length-2*time.Second {
 				if err := w.replace(ctx, r); err != nil {
 					return err
@@ -267,10 +270,32 @@ func (f *nodeFigures) watch(ctx context.Context, w *world, r *reader) error {
 			}
 		}
 	}
-	r.sweep()
+	if err := w.awaitLast(ctx, r); err != nil {
+		return err
+	}
 	f.firsts, f.lates = r.firsts(begun), r.lates(begun)
 	f.refreshed = slices.Clone(r.done)
 	return w.died()
+}
+
+// awaitLast looks at the files until each has come, or none of those that are missing will.
+func (w *world) awaitLast(ctx context.Context, r *reader) error {
+	end := time.Now().Add(hopeless)
+	return w.daemon.await(ctx, "the last tokens", r.every, func() (bool, error) {
+		r.sweep()
+		return !slices.ContainsFunc(r.files, func(f *file) bool { return f.first.IsZero() }) || time.Now().After(end), w.died()
+	})
+}
+
+// lateness is the daemon's metric, once it has counted so many refreshes, or will not: it counts after a swap.
+func (d *daemon) lateness(ctx context.Context, refreshes int) (h *dto.Histogram, err error) {
+	end := time.Now().Add(hopeless)
+	err = d.await(ctx, "the daemon's metric", 100*time.Millisecond, func() (bool, error) {
+		m, err := d.scrape()
+		h = m.histogram("refresh_lateness_seconds")
+		return int(h.GetSampleCount()) >= refreshes || time.Now().After(end), err
+	})
+	return h, err
 }
 
 // replace takes the oldest pod away and makes another.

@@ -113,7 +113,7 @@ var outages = []outage{
 	{name: "expired tokens", begin: edited(fakeapi.TokenEdit{Shift: -2 * time.Hour})},
 	{name: "tokens not yet valid", begin: edited(fakeapi.TokenEdit{Shift: 2 * time.Hour})},
 	{name: "the wrong audience", begin: edited(fakeapi.TokenEdit{Audiences: []string{"elsewhere"}})},
-	{name: "tokens of 10 s", begin: edited(fakeapi.TokenEdit{Lifetime: 10 * time.Second}), granted: true},
+	{name: "tokens of 20 s", begin: edited(fakeapi.TokenEdit{Lifetime: 20 * time.Second}), granted: true},
 	{name: "tokens of 48 h", begin: edited(fakeapi.TokenEdit{Lifetime: 48 * time.Hour}), granted: true},
 	{name: "watches cut each second", begin: cutting(func(*fakeapi.Server) {}), granted: true},
 	{name: "watches cut each second, and 410", begin: cutting((*fakeapi.Server).ExpireResourceVersions), granted: true},

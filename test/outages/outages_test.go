@@ -34,8 +34,8 @@ const (
 	// patience bounds the wait for all tokens to be fresh again.
 	patience = 2 * time.Minute
 	// soon is after the end of an outage: a probe is sent each second or two, and the files of a certificate are read
-	// each two seconds; the rest is for machines that have other work.
-	soon        = 10 * time.Second
+	// each two seconds; the rest is for machines that have other work. A token that is so late has seconds left.
+	soon        = 20 * time.Second
 	tokenVolume = "token"
 )
 
