@@ -73,7 +73,7 @@ func (r *tree) target(_ string, words []string) error {
 
 // packages: a machine on which .ci/run runs has them.
 func (r *tree) packages(_ string, words []string) error {
-	line := regexp.MustCompile(`apt-get install -q -y --no-install-recommends (.*)`).FindStringSubmatch(r.run)
+	line := regexp.MustCompile(`apt-get install .*--no-install-recommends (.*)`).FindStringSubmatch(r.run)
 	if line == nil {
 		return errors.New(".ci/run installs nothing")
 	}
