@@ -80,7 +80,7 @@ func (d *Dir) Visit(f func(Entry)) (Version, error) {
 	return v, nil
 }
 
-// Link returns where ..data leads, as it is; "" if it is no link, or a longer one than any to a version. What is read between two calls that
+// Link returns where ..data leads, as it is and as far as it may lead to a version; "" if it is no link. What is read between two calls that
 // say the same is of one version, which was all there.
 func (d *Dir) Link() string {
 	var buf [maxTarget]byte

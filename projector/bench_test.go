@@ -46,8 +46,8 @@ func BenchmarkLook(b *testing.B) {
 	d.watch.release(&f.watch)
 }
 
-// BenchmarkSurvey is one look of observe at a full node: 110 pods with two volumes of a token each. Largest, a MiB of something else is
-// beside each second one.
+// BenchmarkSurvey is one look of observe at a full node: 110 pods with two volumes of a token each; largest, with a MiB of something
+// else in one of the two.
 func BenchmarkSurvey(b *testing.B) {
 	for name, size := range map[string]int{"ordinary": 1 << 10, "largest": 1<<20 - 1<<10} {
 		b.Run(name, func(b *testing.B) {

@@ -173,7 +173,11 @@ func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error)
 	wanted, unreadable := map[string]bool{}, 0 // by UID; volumes
 	err := projector.Survey(o.rootDir, func(v projector.FoundVolume) {
 		for _, t := range v.Tokens {
-			seen = append(seen, unverified{newSighting(v, t, now, o.grace), t})
+			s := unverified{sighting: newSighting(v, t, now, o.grace)}
+			if o.check != nil {
+				s.token = t
+			}
+			seen = append(seen, s)
 		}
 		if s, ok := tokenless(v, now, o.grace); ok {
 			seen = append(seen, unverified{sighting: s})
@@ -207,7 +211,7 @@ func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error)
 	return found, nil
 }
 
-// unverified is a sighting with its token, if it is of one.
+// unverified is a sighting with its token, if it is of one that is to be verified.
 type unverified struct {
 	sighting
 	token projector.FoundToken
@@ -216,7 +220,7 @@ type unverified struct {
 // noneOf is the error if the pod that was asked for has nothing below the root, of whose volumes so many cannot be read.
 func (o *inspection) noneOf(unreadable int) error {
 	if unreadable > 0 {
-		return fmt.Errorf("no token of %q below %s, of which %d volumes cannot be read; run as root", o.only, o.rootDir, unreadable)
+		return fmt.Errorf("no token of %q below %s; without that argument every pod's are shown (volumes that cannot be read: %d)", o.only, o.rootDir, unreadable)
 	}
 	return fmt.Errorf("no token of %q below %s; without that argument every pod's are shown", o.only, o.rootDir)
 }

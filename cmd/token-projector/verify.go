@@ -39,6 +39,8 @@ func validateVerify(source, kubeconfig string) error {
 		return errors.New("--verify review asks an API server: name it by --kubeconfig")
 	case source != byReview && kubeconfig != "":
 		return errors.New("--kubeconfig is for --verify review; leave one of the two out")
+	case err != nil && strings.Contains(source, "://"): // which may hold a password, and err quotes it
+		return errors.New("--verify: what has :// in it must be a URL, and this is none")
 	case err == nil && u.Scheme != "" && u.Scheme != "https":
 		return fmt.Errorf("--verify %s: must be a file or an https URL", u.Redacted())
 	}

@@ -116,7 +116,7 @@ func patient(ctx context.Context, file string, usable func() error) error {
 // maxToken is the most that is read of a token's file, in bytes.
 const maxToken = 1 << 20
 
-// signatures are how many bytes one has at least, by the algorithm; all but those of RSA have no more.
+// signatures are how many bytes one has by the algorithm; of RSA, a multiple of 64 that is no less, for keys of 1,024, 2,048, 3,072 bits and so on.
 var signatures = map[string]int{string(jose.RS256): 1024 / 8, string(jose.ES256): 2 * 32, string(jose.ES384): 2 * 48, string(jose.ES512): 2 * 66}
 
 // whole says whether some of a token's end is missing, which parses nevertheless: the file is being written in place, not by us.
@@ -128,8 +128,11 @@ func whole(token []byte) error {
 	}
 	algorithm := parsed.Headers[0].Algorithm
 	signature, err := base64.RawURLEncoding.Strict().DecodeString(string(token[bytes.LastIndexByte(token, '.')+1:]))
-	if want := signatures[algorithm]; err != nil || len(signature) < want || len(signature) != want && algorithm != string(jose.RS256) ||
-		bytes.ContainsAny(token, "\r\n") {
+	n, want := len(signature), signatures[algorithm]
+	if algorithm == string(jose.RS256) && n > want && n%64 == 0 {
+		want = n
+	}
+	if err != nil || n != want || bytes.ContainsAny(token, "\r\n") {
 		return fmt.Errorf("its signature is not a whole one of %s", algorithm)
 	}
 	return nil

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -29,4 +32,19 @@ func TestWaitForHungFile(t *testing.T) {
 		}
 		close(hung)
 	})
+}
+
+// TestWaitForWholeToken: a token that is cut off in its signature, wherever, is not whole; of RSA, whose signatures are as long as the key, but for a
+// multiple of 64 bytes.
+func TestWaitForWholeToken(t *testing.T) {
+	for algorithm, sizes := range map[string][]int{"ES256": {64}, "ES384": {96}, "ES512": {132}, "RS256": {128, 192, 256, 384, 512}} {
+		head := base64.RawURLEncoding.EncodeToString([]byte(fmt.Sprintf(`{"alg":%q}`, algorithm)))
+		for n := range 600 {
+			token := head + ".e30." + base64.RawURLEncoding.EncodeToString(make([]byte, n))
+			want := slices.Contains(sizes, n) || algorithm == "RS256" && n >= 128 && n%64 == 0
+			if err := whole([]byte(token + "\n")); (err == nil) != want {
+				t.Errorf("%s with a signature of %d bytes: %v", algorithm, n, err)
+			}
+		}
+	}
 }

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// promptly is within which what was at fault is right again. Without the daemon's looks each 5 s it would take a sweep, a minute at least.
+	// promptly is within which what was at fault is right again: the daemon looks for that each 5 s, and sweeps in a minute at the earliest.
 	promptly = 30 * time.Second
 
 	onset  = `"msg":"work on the root fails; `

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/token-projector/token-projector/test/daemontest"
 )
@@ -58,11 +59,7 @@ func TestNoInotifyWatches(t *testing.T) {
 			if watching > promptly {
 				t.Errorf("whole %v, watching %v after there were watches", found, watching)
 			}
-			n.harm(paths)
-			watched := n.measure("repair with watches", whole)
-			if watched > promptly {
-				t.Errorf("repaired after %v", watched)
-			}
+			watched := n.watched(paths, whole)
 			t.Logf("without watches repaired after %v; whole %v and all watched %v after there were some; then repaired after %v", swept, found, watching, watched)
 			if resource == "max_inotify_watches" { // what was watched stays so, but each repair needs a watch for its version
 				n.allow(resource, 0)
@@ -78,6 +75,21 @@ func TestNoInotifyWatches(t *testing.T) {
 			n.Terminate()
 		})
 	}
+}
+
+// watched is after how long harmed volumes are whole, which are watched: without watches the last of ten takes twenty seconds. A time that is over
+// its bound is taken once more.
+func (n *node) watched(paths []string, whole func() bool) (took time.Duration) {
+	n.t.Helper()
+	const bound = 15 * time.Second
+	for range 2 {
+		n.harm(paths)
+		if took = n.measure("repair with watches", whole); took <= bound {
+			return took
+		}
+	}
+	n.t.Errorf("repaired after %v, twice in a row", took)
+	return took
 }
 
 func (n *node) harm(paths []string) {
