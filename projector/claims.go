@@ -27,6 +27,9 @@ type Claims struct {
 	Lifetime   rotation.Lifetime // ends at warnafter where the server extended exp
 }
 
+// accountPrefix begins the subject of each service account's token.
+const accountPrefix = "system:serviceaccount:"
+
 // Algorithms are what a Kubernetes API server signs with (pkg/serviceaccount/jwt.go and
 // the external signer's list).
 func Algorithms() []jose.SignatureAlgorithm { return slices.Clone(algorithms) }
@@ -98,7 +101,7 @@ func ParseClaims(token []byte) (Claims, error) {
 // an audience fits any: the server chose.
 func (c Claims) fits(r Request) error {
 	switch {
-	case c.Subject != "system:serviceaccount:"+r.Namespace+":"+r.ServiceAccount:
+	case c.Subject != accountPrefix+r.Namespace+":"+r.ServiceAccount:
 		return errors.New("token is for another service account")
 	case c.PodUID != r.PodUID:
 		return errors.New("token is bound to another pod")

@@ -106,9 +106,6 @@ func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
-// accountPrefix begins the subject of each service account's token.
-const accountPrefix = "system:serviceaccount:"
-
 // maxReads bounds how often a volume is read whose version is another one each time.
 const maxReads = 8
 

@@ -170,7 +170,7 @@ func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error)
 	found := sightings{Time: now, Root: o.rootDir, Tokens: []sighting{}}
 	o.unanswered = 0
 	var seen []unverified
-	wanted, unreadable := map[string]bool{}, 0 // by UID; volumes
+	wanted := map[string]bool{} // by UID
 	err := projector.Survey(o.rootDir, func(v projector.FoundVolume) {
 		for _, t := range v.Tokens {
 			s := unverified{sighting: newSighting(v, t, now, o.grace)}
@@ -181,9 +181,6 @@ func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error)
 		}
 		if s, ok := tokenless(v, now, o.grace); ok {
 			seen = append(seen, unverified{sighting: s})
-			if s.State == stateUnreadable {
-				unreadable++
-			}
 		}
 	})
 	if err != nil {
@@ -203,7 +200,7 @@ func (o *inspection) look(ctx context.Context, now time.Time) (sightings, error)
 		return found, errInterrupted
 	}
 	if o.only != "" && len(found.Tokens) == 0 && !o.watch {
-		return found, o.noneOf(unreadable)
+		return found, o.noneOf(seen)
 	}
 	slices.SortStableFunc(found.Tokens, func(a, b sighting) int {
 		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.File, b.File))
@@ -217,12 +214,19 @@ type unverified struct {
 	token projector.FoundToken
 }
 
-// noneOf is the error if the pod that was asked for has nothing below the root, of whose volumes so many cannot be read.
-func (o *inspection) noneOf(unreadable int) error {
-	if unreadable > 0 {
-		return fmt.Errorf("no token of %q below %s; without that argument every pod's are shown (volumes that cannot be read: %d)", o.only, o.rootDir, unreadable)
+// noneOf is the error if nothing that was seen is of the pod that was asked for; what could not be read may be.
+func (o *inspection) noneOf(seen []unverified) error {
+	err := fmt.Errorf("no token of %q below %s; without that argument every pod's are shown", o.only, o.rootDir)
+	unreadable := 0
+	for _, s := range seen {
+		if s.State == stateUnreadable {
+			unreadable++
+		}
 	}
-	return fmt.Errorf("no token of %q below %s; without that argument every pod's are shown", o.only, o.rootDir)
+	if unreadable > 0 {
+		err = fmt.Errorf("%w (volumes that cannot be read: %d)", err, unreadable)
+	}
+	return err
 }
 
 // wants reports whether the sighting is of what was asked for. What another pod's token says of its pod does not count.
